@@ -1,0 +1,3 @@
+"""Continual semantic segmentation by enhanced instance replay (EIR)."""
+
+__version__ = "0.1.0"

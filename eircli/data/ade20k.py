@@ -1,0 +1,30 @@
+"""ADE20K scene parsing (ADEChallengeData2016), 150 classes."""
+
+from __future__ import annotations
+
+from eircli.data.files import pair_files
+from eircli.errors import UserError
+from eircli.manifest import Ade20k
+from eircli.types import DataSet
+
+CLASSES = tuple(
+    """wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door, table,
+    mountain, plant, curtain, chair, car, water, painting, sofa, shelf, house, sea, mirror, rug, field, armchair, seat, fence,
+    desk, rock, wardrobe, lamp, bathtub, railing, cushion, base, box, column, signboard, chest of drawers, counter, sand, sink,
+    skyscraper, fireplace, refrigerator, grandstand, path, stairs, runway, case, pool table, pillow, screen door, stairway,
+    river, bridge, bookcase, blind, coffee table, toilet, flower, book, hill, bench, countertop, stove, palm, kitchen island,
+    computer, swivel chair, boat, bar, arcade machine, hovel, bus, towel, light, truck, tower, chandelier, awning, streetlight,
+    booth, television receiver, airplane, dirt track, apparel, pole, land, bannister, escalator, ottoman, bottle, buffet,
+    poster, stage, van, ship, fountain, conveyer belt, canopy, washer, plaything, swimming pool, stool, barrel, basket,
+    waterfall, tent, bag, minibike, cradle, oven, ball, food, step, tank, trade name, microwave, pot, animal, bicycle, lake,
+    dishwasher, screen, blanket, sculpture, hood, sconce, vase, traffic light, tray, ashcan, fan, pier, crt screen, plate,
+    monitor, bulletin board, shower, radiator, glass, clock, flag""".replace("\n    ", " ").split(", ")
+)
+
+
+def ade20k(config: Ade20k) -> DataSet:
+    """The training and validation splits; label id 0, "other objects", is background."""
+    if not config.root.is_dir():
+        raise UserError(f"dataset.root: {config.root} is no folder; set it to ADEChallengeData2016 with --set dataset.root=…")
+    train, val = (pair_files(config.root / "images" / s, config.root / "annotations" / s, len(CLASSES)) for s in ("training", "validation"))
+    return DataSet(CLASSES, train, val)

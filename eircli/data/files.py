@@ -1,0 +1,132 @@
+"""Images and labels in files: reading them, and refusing bad ones by name."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from eircli.errors import UserError
+from eircli.types import IGNORE, Sample, UInt8Array
+
+ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}
+"""What a whole file ends with, by what it starts with (JPEG, PNG)."""
+
+
+class FileSplit:
+    """A split of image and label files (the `Split` of `types`).
+
+    Args:
+        ids: names of the images.
+        images, labels: their files, in the same order.
+        class_count: label files may hold the ids 0..class_count and 255.
+        table: uint8 [256] that maps the ids in the files to those of the data set; None keeps them.
+    """
+
+    def __init__(
+        self, ids: Sequence[str], images: Sequence[Path], labels: Sequence[Path], class_count: int, table: UInt8Array | None = None
+    ) -> None:
+        self.ids = list(ids)
+        self.images, self.labels = list(images), list(labels)
+        self.class_count = class_count
+        self.table = table
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def load(self, index: int) -> Sample:
+        with _opened(self.images[index]) as file:
+            image = np.array(file.convert("RGB"))
+        return Sample(image, self.load_label(index))
+
+    def load_label(self, index: int) -> UInt8Array:
+        path = self.labels[index]
+        with _opened(path) as file:
+            mode, label = file.mode, np.array(file)
+        with _opened(self.images[index]) as image:
+            size = image.size
+        if mode not in ("L", "P", "1"):
+            raise UserError(f"{path}: labels must be a single channel of class ids, this file is coded as {mode}; convert it to ids")
+        if label.shape[::-1] != size:
+            raise UserError(f"{path}: is {label.shape[1]}x{label.shape[0]} pixels, its image {self.images[index].name} is {size[0]}x{size[1]}")
+        label = label.astype(np.uint8)
+        if (wrong := label[(label > self.class_count) & (label != IGNORE)]).size:
+            raise UserError(f"{path}: holds id {wrong.max()}; ids are 0 (background), 1..{self.class_count} and 255 (ignore)")
+        return label if self.table is None else self.table[label]
+
+    def present(self, index: int) -> list[int]:
+        _check_ending(self.images[index])
+        return np.flatnonzero(np.bincount(self.load_label(index).ravel(), minlength=256)).tolist()
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256(repr((self.class_count, None if self.table is None else self.table.tolist())).encode())
+        for path in self.images + self.labels:
+            try:
+                status = path.stat()
+            except OSError as error:
+                raise _unreadable(path, error) from None
+            digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+        return digest.hexdigest()
+
+
+def pair_files(images: Path, labels: Path, class_count: int, table: UInt8Array | None = None) -> FileSplit:
+    """The split of a folder of images and a folder of PNG labels of the same names.
+
+    Raises:
+        UserError: a missing or empty folder, an image without a label or a label without an image.
+    """
+    for folder in (images, labels):
+        if not folder.is_dir():
+            raise UserError(f"{folder}: no such folder; check dataset.root and the names of the splits")
+    known = {extension for extension, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    found = {path.stem: path for path in sorted(images.iterdir()) if path.suffix.lower() in known}
+    labelled = {path.stem: path for path in sorted(labels.glob("*.png"))}
+    if not found:
+        raise UserError(f"{images}: holds no image")
+    if unpaired := sorted(found.keys() - labelled.keys()):
+        raise UserError(f"{labels / unpaired[0]}.png: missing, the label of {found[unpaired[0]].name} ({len(unpaired)} such images)")
+    if unpaired := sorted(labelled.keys() - found.keys()):
+        raise UserError(f"{images / unpaired[0]}.*: missing, the image of the label {labelled[unpaired[0]].name} ({len(unpaired)} such labels)")
+    return FileSplit(list(found), list(found.values()), [labelled[name] for name in found], class_count, table)
+
+
+def read_lines(path: Path) -> list[str]:
+    """The non-empty lines of a text file."""
+    try:
+        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable(path, error) from None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """An image file, opened; what fails inside the block is blamed on it."""
+    try:
+        with Image.open(path) as file:
+            yield file
+    except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
+        raise _unreadable(path, error) from None
+
+
+def _check_ending(path: Path) -> None:
+    """Find files cut short without decoding them: a JPEG's end marker cannot occur inside its data."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(2)
+            file.seek(0, 2)
+            file.seek(max(file.tell() - 1024, 0))
+            end = file.read()
+    except OSError as error:
+        raise _unreadable(path, error) from None
+    if start in ENDINGS and ENDINGS[start] not in end:
+        raise UserError(f"{path}: truncated: the file ends before its image does; copy it again")
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    if isinstance(error, FileNotFoundError):
+        return UserError(f"{path}: missing; check dataset.root")
+    return UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); copy it again or take it out of the split")

@@ -1,0 +1,38 @@
+"""A folder of one's own: images/SPLIT, annotations/SPLIT and classes.txt."""
+
+from __future__ import annotations
+
+import difflib
+
+import numpy as np
+
+from eircli.data.files import pair_files, read_lines
+from eircli.errors import UserError
+from eircli.manifest import Folder
+from eircli.types import IGNORE, DataSet
+
+
+def folder(config: Folder) -> DataSet:
+    """The two splits of a folder; line k of classes.txt names class id k, 0 is background, 255 ignore."""
+    root = config.root
+    if not root.is_dir():
+        raise UserError(f"dataset.root: {root} is no folder; set it with --set dataset.root=…")
+    names = read_lines(root / "classes.txt")
+    if len(names) > 254 or len(set(names)) < len(names):
+        raise UserError(f"{root / 'classes.txt'}: needs 1 to 254 different names, a line each")
+    classes, table = tuple(names), None
+    if config.classes is not None:
+        classes = config.classes
+        table = np.zeros(256, np.uint8)
+        table[IGNORE] = IGNORE
+        for new_id, name in enumerate(classes, start=1):
+            if name not in names:
+                near = difflib.get_close_matches(name, names, 1)
+                raise UserError(f"dataset.classes: '{name}' is not in {root / 'classes.txt'}" + (f"; did you mean {near[0]}?" if near else ""))
+            table[names.index(name) + 1] = new_id
+        if len(set(classes)) < len(classes):
+            raise UserError("dataset.classes: a name occurs twice")
+    train, val = (
+        pair_files(root / "images" / split, root / "annotations" / split, len(names), table) for split in (config.train_split, config.val_split)
+    )
+    return DataSet(classes, train, val)

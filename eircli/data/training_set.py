@@ -1,0 +1,71 @@
+"""The samples of a training step in a reproducible order, the same for any number of workers and after a resume."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from eircli.seeds import derive_seed
+from eircli.types import Batch, Sample, SampleSource
+
+Key = tuple[int, int]
+"""A sample's position and the seed of its augmentation."""
+
+Transform = Callable[[Sample], tuple[Tensor, Tensor]]
+
+
+class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
+    """Several sources end to end, augmented; each sample's augmentation depends on its key alone."""
+
+    def __init__(self, sources: Sequence[SampleSource], transform: Transform) -> None:
+        self.sources = list(sources)
+        self.ends = list(accumulate(len(source) for source in sources))
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
+        position, seed = key
+        which = next(i for i, end in enumerate(self.ends) if position < end)
+        start = self.ends[which] - len(self.sources[which])
+        sample = self.sources[which].load(position - start)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.transform(sample)
+
+
+class BatchStream:
+    """Batches of keys: epoch after epoch of shuffled positions, cut into batches across the epochs' ends.
+
+    A pure function of the seed and the iteration, so a resumed run goes on with the batch it stopped before.
+    """
+
+    def __init__(self, length: int, batch_size: int, seed: int, start: int, iterations: int) -> None:
+        self.length, self.batch_size, self.seed = length, batch_size, seed
+        self.start, self.iterations = start, iterations
+
+    def __len__(self) -> int:
+        return self.iterations - self.start
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        epoch, order = -1, []
+        for first in range(self.start * self.batch_size, self.iterations * self.batch_size, self.batch_size):
+            batch = []
+            for place in range(first, first + self.batch_size):
+                if place // self.length != epoch:
+                    epoch = place // self.length
+                    generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))
+                    order = torch.randperm(self.length, generator=generator).tolist()
+                batch.append((order[place % self.length], derive_seed(self.seed, "augment", place)))
+            yield batch
+
+
+def collate(samples: list[tuple[Tensor, Tensor]]) -> Batch:
+    """A batch of augmented samples; the training loop gives it its seed."""
+    images, labels = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.stack(labels), seed=0)

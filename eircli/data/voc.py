@@ -1,0 +1,77 @@
+"""PASCAL VOC 2012 with the augmented training labels, in the devkit's folders."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from eircli.data.files import FileSplit, read_lines
+from eircli.errors import UserError
+from eircli.manifest import Voc
+from eircli.types import DataSet, Split
+
+CLASSES = (
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
+    "diningtable", "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
+
+class IndexedSplit(FileSplit):
+    """A split whose images' class ids are listed in a file; no label file is read for them."""
+
+    def __init__(self, listed: dict[str, list[int]], images: list[Path], labels: list[Path]) -> None:
+        super().__init__(list(listed), images, labels, len(CLASSES))
+        self.listed = list(listed.values())
+
+    def present(self, index: int) -> list[int]:
+        return self.listed[index]
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(repr((self.ids, self.listed)).encode()).hexdigest()
+
+
+def voc(config: Voc) -> DataSet:
+    """The devkit's train and val splits.
+
+    The lists may hold bare ids or, as in the lists of train_aug in use in the field, "/JPEGImages/x.jpg
+    /SegmentationClassAug/x.png".
+    """
+    if config.class_index is None and not config.root.is_dir():
+        raise UserError(f"dataset.root: {config.root} is no folder; set it to the VOC devkit's VOC2012 with --set dataset.root=…")
+    return DataSet(CLASSES, _split(config, config.train_list), _split(config, config.val_list))
+
+
+def _split(config: Voc, name: str) -> Split:
+    folder = config.labels
+    if folder == "auto":
+        folder = "SegmentationClassAug" if name == "train_aug" else "SegmentationClass"
+
+    def files(ids: list[str]) -> tuple[list[Path], list[Path]]:
+        return [config.root / "JPEGImages" / f"{i}.jpg" for i in ids], [config.root / folder / f"{i}.png" for i in ids]
+
+    if config.class_index is not None:
+        path = config.class_index / f"{name}.txt"
+        listed = {line.split()[0]: _ids(line, path) for line in read_lines(path)}
+        return IndexedSplit(listed, *files(list(listed)))
+    path = config.root / "ImageSets" / "Segmentation" / f"{name}.txt"
+    rows = [line.split() for line in read_lines(path)]
+    if not rows:
+        raise UserError(f"{path}: lists no image")
+    if widths := {len(row) for row in rows} - {1, 2}:
+        raise UserError(f"{path}: a line holds {max(widths)} words; expected an id, or an image's and a label's path")
+    ids = [Path(row[0]).stem for row in rows]
+    images, labels = files(ids)
+    for position, row in enumerate(rows):
+        if len(row) == 2:
+            images[position], labels[position] = (config.root / part.lstrip("/") for part in row)
+    return FileSplit(ids, images, labels, len(CLASSES))
+
+
+def _ids(line: str, path: Path) -> list[int]:
+    try:
+        ids = [int(word) for word in line.split()[1:]]
+    except ValueError:
+        ids = [-1]
+    if any(not 0 <= i <= len(CLASSES) and i != 255 for i in ids):
+        raise UserError(f"{path}: '{line}': expected an image's name and class ids 1..{len(CLASSES)}")
+    return ids

@@ -1,0 +1,1 @@
+"""Training, evaluation and checkpoints; knows nothing of continual learning."""

@@ -1,0 +1,36 @@
+"""Running a model over a test set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from eircli.engine.device import Compute
+from eircli.engine.metrics import Confusion, confusion_matrix
+from eircli.progress import track
+
+
+@torch.no_grad()
+def evaluate(
+    predict: Callable[[Tensor, Sequence[int]], Tensor],
+    batches: Iterable[tuple[Tensor, Tensor]],
+    count: int,
+    channels: int,
+    compute: Compute,
+    title: str,
+) -> Confusion:
+    """The confusion matrix, int64 [K, K], of a model in evaluation mode.
+
+    Args:
+        predict: uint8 images [N, 3, h, w] and the labels' size to predictions uint8 [N, H, W].
+        batches: images and uint8 labels [N, H, W]; sizes of image and label may differ.
+    """
+    total = torch.zeros(channels, channels, dtype=torch.int64, device=compute.device)
+    for images, labels in track(batches, title, count, "batches"):
+        with compute.autocast():
+            predicted = predict(images.to(compute.device, non_blocking=True), labels.shape[1:])
+        total += confusion_matrix(labels.to(compute.device), predicted, channels)
+    return np.asarray(total.cpu().numpy())

@@ -1,0 +1,29 @@
+"""The journal of a step: a JSON line every few iterations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from eircli.rundir import write_text
+
+
+class Journal:
+    """Appends entries to a file. Entries after `iteration` are dropped first: a resumed run writes them again."""
+
+    def __init__(self, path: Path, iteration: int) -> None:
+        self.path = path
+        kept = [line for line in _whole_lines(path) if json.loads(line)["iteration"] <= iteration]
+        write_text(path, "".join(kept))
+
+    def write(self, **entry: Any) -> None:
+        """Append one entry."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry) + "\n")
+
+
+def _whole_lines(path: Path) -> list[str]:
+    """The lines of the file; the last may have been cut short when the run was killed."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n")]

@@ -1,0 +1,9 @@
+"""What a user can mend, told apart from what is our own mistake."""
+
+
+class UserError(ValueError):
+    """Something the user can mend. The message is one line: what is wrong, where, and what to do next."""
+
+
+class RunFailed(RuntimeError):
+    """A run that cannot go on although its input was valid, such as a loss that is no longer finite."""

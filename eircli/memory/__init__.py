@@ -1,0 +1,1 @@
+"""The instance bank: harvesting it, storing it, replaying from it."""

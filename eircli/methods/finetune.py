@@ -1,0 +1,27 @@
+"""Fine-tuning: the labels of the step as they are. What every method does in the base step (method §3)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from eircli import manifest
+from eircli.memory.replay import one_hot
+from eircli.methods.base import Context, Method
+from eircli.methods.losses import summed_bce
+from eircli.model.deeplab import DeepLab, upsample
+from eircli.types import Batch
+
+
+class Finetune(Method):
+    """Summed binary cross-entropy against the visible labels."""
+
+    def __init__(self, config: manifest.Finetune, context: Context) -> None:
+        self.config = config
+
+    def prepare(self, batch: Batch) -> Batch:
+        return batch.with_(images=batch.images.float(), targets=one_hot(batch.labels))
+
+    def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
+        assert batch.targets is not None
+        logits = upsample(model(batch.images), batch.labels.shape[1:])
+        return {"bce": summed_bce(logits, batch.targets, self.config.positive_weight)}

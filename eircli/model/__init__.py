@@ -1,0 +1,1 @@
+"""The segmentation network: backbones and a DeepLabV3 head whose classifiers grow."""

@@ -1,0 +1,140 @@
+"""Feature extractors: torchvision's ResNets at output stride 16, and a tiny residual network at stride 4."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import cast
+from urllib.error import URLError
+
+import torch
+import torchvision
+from torch import Tensor, nn
+from torchvision.models import resnet as torchvision_resnet
+
+from eircli.errors import UserError
+from eircli.manifest import Model
+
+IMAGENET = {
+    "resnet18": torchvision_resnet.ResNet18_Weights.IMAGENET1K_V1,
+    "resnet50": torchvision_resnet.ResNet50_Weights.IMAGENET1K_V1,
+    "resnet101": torchvision_resnet.ResNet101_Weights.IMAGENET1K_V1,
+}
+
+
+def build_backbone(config: Model, load_weights: bool) -> tuple[nn.Module, int]:
+    """The backbone of a manifest and the channels of its features.
+
+    Args:
+        load_weights: start from `config.weights`; False leaves them random, for a checkpoint to fill.
+
+    Raises:
+        UserError: weights that cannot be fetched, read, or do not fit.
+    """
+    if config.backbone == "tiny":
+        backbone: nn.Module = TinyBackbone()
+        channels = TinyBackbone.channels
+    else:
+        resnet = getattr(torchvision.models, config.backbone)(weights=None)
+        channels = resnet.fc.in_features
+        resnet.fc = nn.Identity()
+        dilate(resnet.layer4)
+        backbone = ResNetFeatures(resnet)
+    if load_weights and config.weights != "none":
+        _load(backbone, _weights(config), config)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = config.batchnorm_momentum
+    return backbone, channels
+
+
+class ResNetFeatures(nn.Module):
+    """A ResNet without pooling and classifier: [N, 3, H, W] → [N, C, H/16, W/16]."""
+
+    def __init__(self, resnet: nn.Module) -> None:
+        super().__init__()
+        self.layers = nn.Sequential()
+        for name, child in resnet.named_children():
+            if name not in ("avgpool", "fc"):
+                self.layers.add_module(name, child)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return cast(Tensor, self.layers(images))
+
+
+def dilate(stage: nn.Sequential) -> None:
+    """Take the stride out of a ResNet's stage: its blocks after the first see as far through dilation 2."""
+    for number, block in enumerate(stage):
+        for convolution in (m for m in block.modules() if isinstance(m, nn.Conv2d)):
+            convolution.stride = (1, 1)
+            if convolution.kernel_size == (3, 3) and number > 0:
+                convolution.dilation = convolution.padding = (2, 2)
+
+
+class TinyBackbone(nn.Module):
+    """A small residual network for small images: [N, 3, H, W] → [N, 64, H/4, W/4], dilated at its end."""
+
+    channels = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _conv_bn_relu(3, 24, stride=2)
+        self.stages = nn.Sequential(
+            ResidualBlock(24, 24), ResidualBlock(24, 48, stride=2), ResidualBlock(48, 48), ResidualBlock(48, 64, dilation=2)
+        )
+
+    def forward(self, images: Tensor) -> Tensor:
+        return cast(Tensor, self.stages(self.stem(images)))
+
+
+class ResidualBlock(nn.Module):
+    """Two 3×3 convolutions beside a shortcut."""
+
+    def __init__(self, channels_in: int, channels: int, stride: int = 1, dilation: int = 1) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            _conv_bn_relu(channels_in, channels, stride, dilation),
+            nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        same = stride == 1 and channels_in == channels
+        self.shortcut = (
+            nn.Identity() if same else nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        return torch.relu(self.body(features) + self.shortcut(features))
+
+
+def _conv_bn_relu(channels_in: int, channels: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(channels_in, channels, 3, stride, padding=dilation, dilation=dilation, bias=False)
+    return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
+
+
+def _weights(config: Model) -> dict[str, Tensor]:
+    if config.weights == "imagenet":
+        if config.backbone not in IMAGENET:
+            raise UserError(f"model.weights: there are no ImageNet weights of {config.backbone}; set model.weights to none or a file")
+        try:
+            return cast(dict[str, Tensor], dict(IMAGENET[config.backbone].get_state_dict(progress=True, check_hash=True)))
+        except (URLError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"model.weights: could not fetch the ImageNet weights of {config.backbone} ({error}); connect, or give a state-dict file, or none"
+            ) from None
+    path = Path(config.weights)
+    if not path.is_file():
+        raise UserError(f"model.weights: {path} is no file; give imagenet, none, or a state-dict file")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
+    except Exception as error:  # torch.load raises whatever the file's damage leads to
+        raise UserError(f"model.weights: {path} is no state dict ({type(error).__name__})") from None
+
+
+def _load(backbone: nn.Module, state: dict[str, Tensor], config: Model) -> None:
+    if isinstance(backbone, ResNetFeatures):
+        state = {f"layers.{key}": value for key, value in state.items() if not key.startswith("fc.")}
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"model.weights: {config.weights} does not fit {config.backbone}: {reason}") from None

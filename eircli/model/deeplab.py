@@ -1,0 +1,98 @@
+"""DeepLabV3 with one classifier for the background and one per step (method §2)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torchvision.models.segmentation.deeplabv3 import ASPP
+
+from eircli.manifest import Model
+from eircli.model.backbones import build_backbone
+from eircli.types import BACKGROUND
+
+IMAGENET_MEAN = (123.675, 116.28, 103.53)
+IMAGENET_STD = (58.395, 57.12, 57.375)
+
+
+class DeepLab(nn.Module):
+    """Images in 0..255 to logits over the background and all classes, in the order learned.
+
+    Args:
+        config: the manifest's `model` section.
+        classes_per_step: how many classes each step so far has learned.
+        load_weights: start the backbone from `config.weights`.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: Model, classes_per_step: Sequence[int], load_weights: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        self.backbone, channels = build_backbone(config, load_weights)
+        width = config.aspp_channels
+        aspp = ASPP(channels, list(config.aspp_rates), width)
+        for module in aspp.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = config.dropout
+        self.head = nn.Sequential(aspp, nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+        self.classifiers = nn.ModuleList(nn.Conv2d(width, n, 1) for n in (1, *classes_per_step))
+
+    def features(self, images: Tensor) -> Tensor:
+        """uint8 or float [N, 3, H, W] in 0..255 → float [N, width, h, w]."""
+        return cast(Tensor, self.head(self.backbone((images - self.mean) / self.std)))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 or float [N, 3, H, W] in 0..255 → logits [N, K, h, w] at the features' stride; see `upsample`."""
+        features = self.features(images)
+        background, *foreground = self.classifiers
+        before = background(features.detach() if self.config.detach_background else features)
+        return torch.cat([before, *(classifier(features) for classifier in foreground)], dim=1)
+
+    def add_classes(self, count: int) -> None:
+        """Grow by a classifier for `count` new classes; the logits of the old ones stay as they are."""
+        background = cast(nn.Conv2d, self.classifiers[0])
+        new = nn.Conv2d(background.in_channels, count, 1).to(background.weight.device)
+        if self.config.new_classifier == "background":
+            with torch.no_grad():
+                new.weight.copy_(background.weight.expand_as(new.weight))
+                new.bias.copy_(background.bias.expand_as(new.bias))  # type: ignore[union-attr]
+        self.classifiers.append(new)
+
+    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
+        """The parameters of the backbone, of the head with all but the newest classifier, of the newest classifier."""
+        *older, newest = self.classifiers
+        head = [*self.head.parameters(), *(p for classifier in older for p in classifier.parameters())]
+        return list(self.backbone.parameters()), head, list(newest.parameters())
+
+    def train_mode(self, frozen_batchnorm: bool, dropout: bool) -> None:
+        """Training mode, but for BatchNorm that keeps its statistics and dropout that is off."""
+        self.train()
+        for module in self.modules():
+            if isinstance(module, nn.BatchNorm2d) and frozen_batchnorm:
+                module.eval()
+            if isinstance(module, nn.Dropout) and not dropout:
+                module.eval()
+
+    def frozen_copy(self) -> DeepLab:
+        """A copy that does not learn: the teacher of the next step."""
+        teacher = copy.deepcopy(self).eval()
+        return teacher.requires_grad_(False)
+
+
+def upsample(logits: Tensor, size: Iterable[int]) -> Tensor:
+    """float32 logits [N, K, H, W] at the images' size, bilinear with `align_corners=False`."""
+    return interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=False)
+
+
+def predict(logits: Tensor) -> Tensor:
+    """uint8 [N, H, W]: the best foreground channel where its sigmoid exceeds 0.5, else background (method §2)."""
+    best, channel = logits[:, 1:].max(dim=1)
+    return torch.where(best > 0, channel + 1, BACKGROUND).to(torch.uint8)

@@ -1,0 +1,249 @@
+"""From a recipe to a manifest: the paper's settings, the recipe, the overrides, in that order; clear errors."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from eircli.errors import UserError
+from eircli.manifest import Manifest
+
+Tree = dict[str, Any]
+
+LENGTHS = ("iterations", "epochs")
+
+_VOC: Tree = {
+    "data": {"crop_size": 512},
+    "method": {"eir": {"slot": 250, "fillers_below": 2}},
+    "memory": {"budget": 100},
+    "train": {
+        "epochs": 60,
+        "batch_size": 24,
+        "lr": 1e-4,
+        "base": {"lr": 1e-3, "weight_decay_on": "all", "frozen_batchnorm": False, "dropout": True},
+    },
+}
+
+_ADE20K: Tree = {
+    "protocol": {"unseen_at_test": "ignore"},
+    "data": {"crop_size": 512},
+    "method": {"eir": {"slot": 200, "fillers_below": 1}},
+    "memory": {"budget": 300},
+    "train": {
+        "epochs": 100,
+        "batch_size": 24,
+        "lr": 2.5e-4,
+        "warmup": 0.2,
+        "base": {"lr": 2.5e-3, "weight_decay_on": "all", "frozen_batchnorm": False, "dropout": True},
+    },
+}
+
+PAPER: dict[str, Tree] = {"voc": _VOC, "ade20k": _ADE20K, "folder": _VOC, "shapes": _VOC}
+"""What naming a data set implies beyond the fields' own defaults: the paper's settings (method §5, §6)."""
+
+FREE_KEYS = ("runtime", "dataset.root", "dataset.class_index")
+"""Keys that may differ between commands on one run: how and where it runs, not what it computes."""
+
+
+def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "recipe") -> Manifest:
+    """The manifest that a recipe and `key.path=value` overrides mean.
+
+    Raises:
+        UserError: one line naming `source` and the key, with the nearest valid key where one is unknown.
+    """
+    tree = _deep_copy(recipe)
+    for override in overrides:
+        _apply_override(tree, override)
+    for section in ("dataset", "method", "protocol"):
+        if not isinstance(tree.get(section), Mapping):
+            raise UserError(f"{source}: {section}: {'missing' if section not in tree else 'must be a mapping'}; every recipe needs one")
+    kind, method = tree["dataset"].get("kind"), tree["method"].get("name")
+    implied = _deep_copy(PAPER.get(kind, {}) if isinstance(kind, str) else {})
+    implied["method"] = implied.get("method", {}).get(method, {})
+    _drop_length(implied.get("train", {}), tree.get("train", {}))
+    tree = merge(implied, tree)
+    _fill_base(tree)
+    if kind == "shapes" and tree["dataset"].get("seed") is None:
+        tree["dataset"]["seed"] = tree.get("seed", 0)
+    try:
+        return Manifest.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{source}: {_explain(error.errors()[0])}") from None
+
+
+def load_yaml(path: Path) -> Tree:
+    """The mapping in a YAML file."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise UserError(f"{path}{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+    if not isinstance(tree, dict):
+        raise UserError(f"{path}: not a recipe: expected `key: value` lines")
+    return tree
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Manifest:
+    """The manifest of a recipe file; its name is the file's unless the recipe has one."""
+    return resolve({"name": path.stem, **load_yaml(path)}, overrides, str(path))
+
+
+def to_tree(manifest: Manifest) -> Tree:
+    """The manifest as plain YAML-ready data."""
+    return json.loads(manifest.model_dump_json())  # type: ignore[no-any-return]
+
+
+def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+    """Both trees, `above` winning where they meet."""
+    merged = dict(below)
+    for key, value in above.items():
+        old = merged.get(key)
+        merged[key] = merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a.b": 1}` for `{"a": {"b": 1}}`; lists are values."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def differing_keys(recorded: Manifest, wanted: Manifest) -> list[str]:
+    """Keys in which two manifests differ, `FREE_KEYS` aside."""
+    before, after = flatten(to_tree(recorded)), flatten(to_tree(wanted))
+    keys = [key for key in before | after if before.get(key) != after.get(key)]
+    return [key for key in keys if not any(key == free or key.startswith(free + ".") for free in FREE_KEYS)]
+
+
+def fingerprint(manifest: Manifest) -> str:
+    """A hash of what the run computes; equal exactly if `differing_keys` is empty."""
+    flat = {k: v for k, v in flatten(to_tree(manifest)).items() if not any(k == f or k.startswith(f + ".") for f in FREE_KEYS)}
+    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+
+
+def _apply_override(tree: Tree, override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(f"--set {override}: write key.path=value, such as --set train.iterations=200")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: the value is not valid YAML") from None
+    node = tree
+    for depth, key in enumerate(keys[:-1], start=1):
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise UserError(f"--set {override}: {'.'.join(keys[:depth])} is a value, not a section")
+    if keys[0] == "train" and keys[-1] in LENGTHS and len(keys) <= 3:
+        node.pop(LENGTHS[keys[-1] == LENGTHS[0]], None)
+        if len(keys) == 2 and isinstance(node.get("base"), dict):
+            node["base"] = {k: v for k, v in node["base"].items() if k not in LENGTHS}
+    node[keys[-1]] = value
+
+
+def _drop_length(implied: Tree, given: Any) -> None:
+    """A recipe that gives one length takes the place of the implied other one."""
+    if isinstance(given, Mapping) and any(key in given for key in LENGTHS):
+        for key in LENGTHS:
+            implied.pop(key, None)
+
+
+def _fill_base(tree: Tree) -> None:
+    """Complete `train.base`, the base step's settings, with those of `train`."""
+    train = tree.get("train")
+    if not isinstance(train, dict):
+        return
+    base = train.get("base", {})
+    if isinstance(base, Mapping):
+        inherited = {k: v for k, v in train.items() if k != "base"}
+        if any(base.get(key) is not None for key in LENGTHS):
+            inherited = {k: v for k, v in inherited.items() if k not in LENGTHS}
+        train["base"] = inherited | dict(base)
+
+
+def _deep_copy(tree: Any) -> Any:
+    return {k: _deep_copy(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
+
+
+def _explain(error: ErrorDetails) -> str:
+    """One line for a validation error: the dotted key, what is wrong, what to do."""
+    section, keys = _walk(error["loc"])
+    path = ".".join(keys)
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key {path}; {_suggestion(keys, section)}"
+        case "missing":
+            return f"{path}: missing; every recipe needs it"
+        case "union_tag_invalid" | "union_tag_not_found":
+            tag = str(error["ctx"]["discriminator"]).strip("'")
+            allowed = [str(option).strip(" '") for option in str(error["ctx"].get("expected_tags", "")).split(",")]
+            given = error["ctx"].get("tag")
+            near = difflib.get_close_matches(str(given), allowed, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            known = f"one of {', '.join(allowed)}" if allowed != [""] else "missing"
+            return f"{path}.{tag}: {f'{given!r} is unknown; {hint}' if given else ''}{known}"
+        case "value_error":
+            return f"{path + ': ' if path else ''}{error['ctx']['error']}"
+        case _:
+            message = error["msg"][0].lower() + error["msg"][1:]
+            return f"{path}: {message}, got {error['input']!r}"
+
+
+def _walk(location: Iterable[int | str]) -> tuple[type[BaseModel], list[str]]:
+    """The section an error lies in, and its key path without the tags that pydantic puts in for unions."""
+    section: type[BaseModel] = Manifest
+    keys: list[str] = []
+    options: list[type[BaseModel]] = []
+    for part in location:
+        tagged = [s for s in options if part in {a for f in ("kind", "name") if f in s.model_fields for a in get_args(s.model_fields[f].annotation)}]
+        if tagged:
+            section, options = tagged[0], []
+            continue
+        keys.append(str(part))
+        field = section.model_fields.get(str(part))
+        options = _sections(field.annotation) if field else []
+        if len(options) == 1:
+            section, options = options[0], []
+    return section, keys
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]
+
+
+def _suggestion(keys: Sequence[str], section: type[BaseModel]) -> str:
+    prefix = ".".join(keys[:-1])
+    siblings = list(section.model_fields)
+    if near := difflib.get_close_matches(keys[-1], siblings, 1, cutoff=0.6):
+        return f"did you mean {prefix + '.' if prefix else ''}{near[0]}?"
+    if elsewhere := [path for path in _all_paths(Manifest) if path.rsplit(".", 1)[-1] == keys[-1]]:
+        return f"did you mean {elsewhere[0]}?"
+    return f"{prefix or 'a recipe'} has: {', '.join(siblings)}"
+
+
+def _all_paths(section: type[BaseModel], prefix: str = "") -> list[str]:
+    paths = []
+    for name, field in section.model_fields.items():
+        paths.append(prefix + name)
+        for inner in _sections(field.annotation):
+            paths += _all_paths(inner, f"{prefix}{name}.")
+    return paths

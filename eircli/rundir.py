@@ -1,0 +1,243 @@
+"""A run directory: where everything lies, the record of finished stages, atomic writes, one writer at a time.
+
+    RUN/manifest.yaml                       the resolved recipe and the record `steps:`
+    RUN/step-0/{model.pt, resume.pt, journal.jsonl, results.json, confusion.csv}
+    RUN/step-1/{bank.h5, model.pt, …}
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import yaml
+from filelock import FileLock, Timeout
+
+from eircli import __version__
+from eircli.errors import UserError
+from eircli.manifest import Manifest
+from eircli.recipe import Tree, differing_keys, load_recipe, load_yaml, resolve, to_tree
+
+Artifact = Literal["bank", "checkpoint", "results", "results_full_size"]
+
+HEADER = "# Written by eir: the resolved recipe of this run and, under `steps`, what it has made so far.\n"
+
+
+@contextmanager
+def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that appears under `path` when the block ends without an error, whole or not at all.
+
+    Raises:
+        UserError: no room left, or no permission.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
+            temporary = Path(file.name)
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{path}: no room left on the disk; free some and run the command again") from None
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class RunDir:
+    """One run directory with its manifest. Reading needs no lock; writing is done inside `locked()`."""
+
+    def __init__(self, path: Path, manifest: Manifest) -> None:
+        self.path = path
+        self.manifest = manifest
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.path / "manifest.yaml"
+
+    def step_path(self, step: int) -> Path:
+        return self.path / f"step-{step}"
+
+    def file(self, step: int, name: str) -> Path:
+        return self.step_path(step) / name
+
+    def checkpoint(self, step: int) -> Path:
+        return self.file(step, "model.pt")
+
+    def resume_file(self, step: int) -> Path:
+        return self.file(step, "resume.pt")
+
+    def bank(self, step: int) -> Path:
+        return self.file(step, "bank.h5")
+
+    def journal(self, step: int) -> Path:
+        return self.file(step, "journal.jsonl")
+
+    def results(self, step: int, full_size: bool = False) -> Path:
+        return self.file(step, "results-full-size.json" if full_size else "results.json")
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for writing. The system drops the lock when its holder dies, however it dies."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(f"{self.path}: another eir process is working on this run; wait for it or end it") from None
+        try:
+            for leftover in self.path.glob("**/.*.part"):
+                leftover.unlink()
+            self._settle()
+            yield
+        finally:
+            lock.release()
+
+    def _settle(self) -> None:
+        """Create the manifest, or see to it that it is the same recipe."""
+        if self.manifest_path.exists():
+            recorded, steps = read_manifest(self.manifest_path)
+            _refuse_differing(recorded, self.manifest, self.path)
+        else:
+            steps = {}
+        self._write(steps)
+
+    def _write(self, steps: Tree) -> None:
+        tree = to_tree(self.manifest) | {"steps": steps}
+        write_text(self.manifest_path, HEADER + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True))
+
+    @property
+    def steps(self) -> Tree:
+        """The record: step → artifact → file, size, sha256, made, versions."""
+        return read_manifest(self.manifest_path)[1] if self.manifest_path.exists() else {}
+
+    def record(self, step: int, artifact: Artifact, path: Path, **facts: object) -> None:
+        """Enter a finished artifact; what was made from an earlier version of it is dropped from the record."""
+        steps = self.steps
+        entry = {
+            "file": str(path.relative_to(self.path)),
+            "size": path.stat().st_size,
+            "sha256": sha256(path),
+            "made": datetime.now(UTC).isoformat(timespec="seconds"),
+            "eir": __version__,
+            "torch": _version("torch"),
+            "python": platform.python_version(),
+            **facts,
+        }
+        recorded = steps.setdefault(step, {})
+        if recorded.get(artifact, {}).get("sha256") != entry["sha256"]:
+            stale: dict[Artifact, Sequence[Artifact]] = {
+                "bank": ("checkpoint", "results", "results_full_size"),
+                "checkpoint": ("results", "results_full_size"),
+            }
+            for later in stale.get(artifact, ()):
+                recorded.pop(later, None)
+            if artifact in stale:
+                steps = {k: v for k, v in steps.items() if k <= step}
+        recorded[artifact] = entry
+        self._write(dict(sorted(steps.items())))
+
+    def done(self, step: int, artifact: Artifact) -> bool:
+        """Whether the artifact is recorded, there and intact.
+
+        Raises:
+            UserError: it is there but damaged.
+        """
+        entry = self.steps.get(step, {}).get(artifact)
+        return entry is not None and (self.path / entry["file"]).is_file() and self.verify(step, artifact).is_file()
+
+    def verify(self, step: int, artifact: Artifact) -> Path:
+        """The artifact's path, after its content has been checked against the record.
+
+        Raises:
+            UserError: not recorded, missing, or damaged.
+        """
+        entry = self.steps.get(step, {}).get(artifact)
+        if entry is None:
+            raise UserError(f"{self.path}: step {step} has no {artifact} yet; {_how_to_make(artifact, self.path, step)}")
+        path = self.path / entry["file"]
+        if not path.is_file():
+            raise UserError(f"{path}: recorded but missing; {_how_to_make(artifact, self.path, step)}")
+        if path.stat().st_size != entry["size"] or sha256(path) != entry["sha256"]:
+            raise UserError(f"{path}: damaged (its sha256 differs from the manifest's); delete it, then {_how_to_make(artifact, self.path, step)}")
+        return path
+
+
+def read_manifest(path: Path) -> tuple[Manifest, Tree]:
+    """The manifest and the record in a run directory's manifest.yaml."""
+    tree = load_yaml(path)
+    steps = tree.pop("steps", {})
+    if not isinstance(steps, dict):
+        raise UserError(f"{path}: steps: must be a mapping")
+    return resolve(tree, source=str(path)), steps
+
+
+def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None = None) -> RunDir:
+    """The run that a recipe, a run directory or its manifest.yaml means. Creates nothing.
+
+    Raises:
+        UserError: no such recipe, a bad one, or one that contradicts the manifest already in its run directory.
+    """
+    path = target / "manifest.yaml" if target.is_dir() else target
+    if not path.is_file():
+        what = "no manifest.yaml in this folder" if target.is_dir() else "no such recipe or run directory"
+        raise UserError(f"{target}: {what}; give a recipe (configs/*.yaml), a run directory, or its manifest.yaml")
+    tree = load_yaml(path)
+    if "steps" in tree:
+        del tree["steps"]
+        manifest = resolve(tree, overrides, str(path))
+        if overrides:
+            _refuse_differing(resolve(tree, source=str(path)), manifest, path.parent)
+        if run_dir is not None and run_dir.resolve() != path.parent.resolve():
+            raise UserError(f"--run-dir: {target} is itself a run directory; give its recipe to start another run")
+        return RunDir(path.parent, manifest)
+    manifest = load_recipe(path, overrides)
+    run = RunDir(run_dir or Path("runs") / f"{manifest.name}-seed{manifest.seed}", manifest)
+    if run.manifest_path.exists():
+        _refuse_differing(read_manifest(run.manifest_path)[0], manifest, run.path)
+    return run
+
+
+def _refuse_differing(recorded: Manifest, wanted: Manifest, path: Path) -> None:
+    if keys := differing_keys(recorded, wanted):
+        raise UserError(f"{path}: was made with other settings of {', '.join(keys)}; give --run-dir for a new run, or leave them as recorded")
+
+
+def _how_to_make(artifact: str, path: Path, step: int) -> str:
+    command = {"bank": "build-memory", "checkpoint": "train"}.get(artifact, "evaluate")
+    return f"run: eir {command} {path} --step {step}"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"

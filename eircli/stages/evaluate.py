@@ -1,0 +1,141 @@
+"""`eir evaluate`: what a step's model knows (method §7)."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from eircli.data.step_view import StepView, resize_short_side
+from eircli.data.transforms import paper_crop, to_tensors
+from eircli.engine.device import choose_compute
+from eircli.engine.evaluate import evaluate as run_over
+from eircli.engine.metrics import Confusion, iou, mean, summary, taken_by_background
+from eircli.model.deeplab import DeepLab, predict, upsample
+from eircli.progress import Say
+from eircli.rundir import Artifact, atomic_write, write_text
+from eircli.stages.models import load_model
+from eircli.types import BACKGROUND, Sample
+from eircli.workbench import Workbench
+
+Results = dict[str, Any]
+
+
+class PaperCrops:
+    """The test images as the paper has them: short side resized to the crop size, centre-cropped, as tensors."""
+
+    def __init__(self, view: StepView, side: int) -> None:
+        self.view, self.side = view, side
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return to_tensors(paper_crop(self.view.load_own_size(index), self.side))
+
+
+class WholeImages:
+    """The test images whole: the image at the size the network works at, the label at its own."""
+
+    def __init__(self, view: StepView, short_side: int | None) -> None:
+        self.view, self.short_side = view, short_side
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        sample = self.view.load_own_size(index)
+        resized = sample if self.short_side is None else resize_short_side(sample, self.short_side)
+        return to_tensors(Sample(resized.image, sample.label))
+
+
+def predictor(model: DeepLab) -> Any:
+    """Predictions uint8 [N, H, W] of images at a wanted size."""
+
+    def run(images: Tensor, size: Sequence[int]) -> Tensor:
+        return predict(upsample(model(images), size))
+
+    return run
+
+
+def evaluate(bench: Workbench, step: int, say: Say, full_size: bool = False, again: bool = False) -> Results:
+    """Evaluate a trained step on the images with any class seen so far; a recorded result is read back unless `again`."""
+    bench.check_step(step)
+    artifact: Artifact = "results_full_size" if full_size else "results"
+    if bench.run.done(step, artifact) and not again:
+        return read_results(bench, step, full_size)
+    compute = choose_compute(bench.manifest.runtime)
+    model = load_model(bench, step).to(compute.device).eval()
+    view = bench.test_view(step)
+    batch_size = 1 if full_size else bench.manifest.evaluate.batch_size
+    images = WholeImages(view, bench.manifest.data.short_side) if full_size else PaperCrops(view, bench.manifest.data.crop_size)
+    loader = DataLoader(cast(Any, images), batch_size=batch_size, num_workers=bench.workers, generator=torch.Generator())
+    channels = 1 + len(bench.schedule.seen(step))
+    title = f"{bench.manifest.name} step {step}: evaluating"
+    confusion = run_over(predictor(model), loader, len(loader), channels, compute, title)
+    results = figures(bench, step, confusion, full_size) | {"images": len(view)}
+    path = bench.run.results(step, full_size)
+    with atomic_write(path.with_name(path.stem.replace("results", "confusion") + ".csv")) as file:
+        file.write(_csv(confusion, ["background", *(bench.class_name(c) for c in bench.schedule.seen(step))]))
+    write_text(path, json.dumps(results, indent=1) + "\n")
+    bench.run.record(step, artifact, path)
+    return results
+
+
+def read_results(bench: Workbench, step: int, full_size: bool = False) -> Results:
+    """The recorded results of a step."""
+    path = bench.run.verify(step, "results_full_size" if full_size else "results")
+    return cast(Results, json.loads(path.read_text(encoding="utf-8")))
+
+
+def figures(bench: Workbench, step: int, confusion: Confusion, full_size: bool) -> Results:
+    """All figures of a confusion matrix, in percent, with what they need of earlier steps' results."""
+    schedule, config = bench.schedule, bench.manifest.evaluate
+    artifact: Artifact = "results_full_size" if full_size else "results"
+    earlier = [read_results(bench, t, full_size) for t in range(step) if bench.run.done(t, artifact)]
+    ious = iou(confusion, config.absent_class)
+    totals = summary(ious, len(schedule.new(0)))
+    classes = []
+    for channel, class_id in enumerate((BACKGROUND, *schedule.seen(step))):
+        best = max((r["classes"][channel]["iou"] or 0.0 for r in earlier if channel < len(r["classes"])), default=None)
+        now = ious[channel]
+        classes.append(
+            {
+                "id": class_id,
+                "name": bench.class_name(class_id),
+                "step": 0 if class_id == BACKGROUND else schedule.learned_at(class_id),
+                "iou": now,
+                "pixels": int(confusion[channel].sum()),
+                "taken_by_background": taken_by_background(confusion, [channel]) if channel else None,
+                "forgetting": None if best is None or now is None else best - now,
+            }
+        )
+    old_channels = list(range(1, 1 + len(schedule.old(step))))
+    # An average over some of the steps would not be the average over the steps: leave it out unless all are there.
+    average = mean([*(r["all"] for r in earlier), totals.all]) if len(earlier) == step else None
+    return {
+        "step": step,
+        "old": totals.old,
+        "new": totals.new,
+        "all": totals.all,
+        "harmonic": totals.harmonic,
+        "average_all": average,
+        "old_taken_by_background": taken_by_background(confusion, old_channels) if old_channels else None,
+        "size": "whole images at their own size" if full_size else f"{bench.manifest.data.crop_size} px, short side resized, centre crop",
+        "absent_class": config.absent_class,
+        "classes": classes,
+    }
+
+
+def _csv(confusion: Confusion, names: Sequence[str]) -> bytes:
+    buffer = io.StringIO()
+    buffer.write(",".join(["truth \\ prediction", *names]) + "\n")
+    for name, row in zip(names, np.asarray(confusion).tolist(), strict=True):
+        buffer.write(",".join([name, *map(str, row)]) + "\n")
+    return buffer.getvalue().encode()

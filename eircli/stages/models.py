@@ -1,0 +1,52 @@
+"""The models of a run's steps: the one a step ends with, and the one it starts from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from eircli.engine.checkpoint import load_state, save_state
+from eircli.errors import UserError
+from eircli.model.deeplab import DeepLab
+from eircli.recipe import fingerprint
+from eircli.seeds import derive_seed
+from eircli.workbench import Workbench
+
+
+def start_model(bench: Workbench, step: int) -> tuple[DeepLab, DeepLab | None]:
+    """The model that a step starts from, and its teacher (none in the base step)."""
+    torch.manual_seed(derive_seed(bench.manifest.seed, "model", step))
+    if step == 0:
+        return DeepLab(bench.manifest.model, [len(bench.schedule.new(0))], load_weights=True), None
+    model = load_model(bench, step - 1)
+    teacher = model.frozen_copy()
+    model.add_classes(len(bench.schedule.new(step)))
+    return model, teacher
+
+
+def load_model(bench: Workbench, step: int) -> DeepLab:
+    """The trained model of a step, on the CPU.
+
+    Raises:
+        UserError: its checkpoint is missing, damaged, or of another recipe.
+    """
+    path = bench.run.verify(step, "checkpoint")
+    state = load_state(path, fingerprint(bench.manifest), f"delete it and train step {step} again")
+    model = DeepLab(bench.manifest.model, [len(classes) for classes in bench.schedule.steps[: step + 1]])
+    try:
+        model.load_state_dict(state["model"])
+    except (KeyError, RuntimeError):
+        raise UserError(f"{path}: holds another network than its recipe says; delete it and train step {step} again") from None
+    return model
+
+
+def save_model(bench: Workbench, step: int, model: DeepLab, **facts: Any) -> None:
+    """Write and record a step's final checkpoint."""
+    path = bench.run.checkpoint(step)
+    seen = bench.schedule.seen(step)
+    classes = [bench.class_name(class_id) for class_id in seen]
+    save_state(
+        path, {"recipe": fingerprint(bench.manifest), "step": step, "class_ids": list(seen), "classes": classes, "model": model.state_dict()}
+    )
+    bench.run.record(step, "checkpoint", path, **facts)

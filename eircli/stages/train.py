@@ -1,0 +1,130 @@
+"""`eir train`: one step."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch.utils.data import DataLoader
+
+from eircli.data.training_set import BatchStream, TrainingSet, collate
+from eircli.data.transforms import TrainTransform
+from eircli.engine.checkpoint import load_state, save_state
+from eircli.engine.device import Compute, choose_compute
+from eircli.engine.journal import Journal
+from eircli.engine.optim import build_optimizer, build_scheduler
+from eircli.engine.train import Plan, TrainState, fit
+from eircli.errors import UserError
+from eircli.memory.bank import Bank
+from eircli.memory.replay import Instances, decode
+from eircli.memory.standalone import StandaloneInstances
+from eircli.methods import build_method
+from eircli.methods.base import Context
+from eircli.model.deeplab import DeepLab
+from eircli.progress import Say
+from eircli.recipe import fingerprint
+from eircli.seeds import derive_seed
+from eircli.stages.build_memory import build_memory
+from eircli.stages.models import save_model, start_model
+from eircli.types import Batch, SampleSource
+from eircli.workbench import Workbench
+
+
+def train(bench: Workbench, step: int, say: Say, again: bool = False) -> None:
+    """Train a step, going on where an interrupted run stopped; a finished step is left alone unless `again`.
+
+    Raises:
+        UserError: the step before is not trained, or something it needs is missing or damaged.
+        RunFailed: a loss is no longer finite.
+    """
+    bench.check_step(step)
+    run = bench.run
+    if run.done(step, "checkpoint") and not again:
+        say(f"step {step} is trained already: {run.checkpoint(step)} (--again trains it anew)")
+        return
+    if step > 0 and not run.done(step - 1, "checkpoint"):
+        raise UserError(f"step {step} starts from step {step - 1}, which is not trained; run: eir train {run.path} --step {step - 1}")
+    if again:
+        run.resume_file(step).unlink(missing_ok=True)
+    if step > 0 and bench.manifest.replays and not run.done(step, "bank"):
+        build_memory(bench, step, say)
+    _train(bench, step, choose_compute(bench.manifest.runtime), say)
+
+
+def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
+    run, recipe = bench.run, fingerprint(bench.manifest)
+    model, teacher = start_model(bench, step)
+    bank = Bank(run.verify(step, "bank")) if step > 0 and bench.manifest.replays else None
+    samples = training_set(bench, step, bank)
+    plan = make_plan(bench, step, len(samples), compute)
+    state = _start_state(bench, step, model.to(compute.device), plan)
+    if run.resume_file(step).exists():
+        state.load_state_dict(load_state(run.resume_file(step), recipe, "delete it to start the step afresh"))
+        say(f"step {step}: going on at iteration {state.iteration} of {plan.iterations}")
+    instances = None if bank is None else to_device(decode(bank, bench.memory_table(step), len(bench.schedule.old(step))), compute.device)
+    context = Context(
+        old=len(bench.schedule.old(step)),
+        new=len(bench.schedule.new(step)),
+        teacher=None if teacher is None else teacher.to(compute.device),
+        instances=instances,
+    )
+    method = build_method(bench.manifest.method, context)
+    loader = make_loader(samples, plan, state.iteration, bench.workers)
+    method.begin(model, loader)
+    journal = Journal(run.journal(step), state.iteration)
+    fit(state, method, loader, plan, journal, lambda s: save_state(run.resume_file(step), {"recipe": recipe, **s.state_dict()}))
+    save_model(bench, step, model, iterations=plan.iterations, samples=len(samples))
+    run.resume_file(step).unlink(missing_ok=True)
+
+
+def training_set(bench: Workbench, step: int, bank: Bank | None) -> TrainingSet:
+    """The step's new images and, for standalone replay, the bank's instances."""
+    sources: list[SampleSource] = [bench.training_view(step)]
+    if bank is not None and getattr(bench.manifest.method, "standalone_replay", False):
+        sources.append(StandaloneInstances(bank, bench.memory_table(step)))
+    return TrainingSet(sources, TrainTransform(bench.manifest.data))
+
+
+def make_plan(bench: Workbench, step: int, samples: int, compute: Compute) -> Plan:
+    """How a step over `samples` samples is trained."""
+    manifest = bench.manifest
+    config, runtime = manifest.training(step), manifest.runtime
+    per_epoch = samples / config.batch_size
+    return Plan(
+        iterations=config.iterations or max(1, round(cast(float, config.epochs) * per_epoch)),
+        batch_size=config.batch_size,
+        per_epoch=per_epoch,
+        seed=derive_seed(manifest.seed, "train", step),
+        compute=compute,
+        clip_grad_norm=config.clip_grad_norm,
+        log_every=runtime.log_every,
+        save_minutes=runtime.checkpoint_minutes,
+        save_epochs=runtime.checkpoint_epochs,
+        title=f"{manifest.name} step {step}",
+    )
+
+
+def _start_state(bench: Workbench, step: int, model: DeepLab, plan: Plan) -> TrainState[DeepLab]:
+    config = bench.manifest.training(step)
+    model.train_mode(config.frozen_batchnorm, config.dropout)
+    optimizer = build_optimizer(*model.parameter_groups(), config)
+    return TrainState(model, optimizer, build_scheduler(optimizer, config, plan.iterations), plan.compute.scaler())
+
+
+def make_loader(samples: TrainingSet, plan: Plan, start: int, workers: int) -> DataLoader[Batch]:
+    """Batches of the plan's iterations from `start` on, decoded by `workers` processes."""
+    stream = BatchStream(len(samples), plan.batch_size, plan.seed, start, plan.iterations)
+    # A generator of its own: the loader would otherwise draw from, and so disturb, the global one.
+    return DataLoader(
+        cast(Any, samples),
+        batch_sampler=cast(Any, stream),
+        collate_fn=collate,
+        num_workers=workers,
+        pin_memory=plan.compute.device.type == "cuda",
+        generator=torch.Generator(),
+    )
+
+
+def to_device(instances: Instances, device: torch.device) -> Instances:
+    """The decoded bank on a device."""
+    return Instances(*(tensor.to(device) for tensor in instances))

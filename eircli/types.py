@@ -1,0 +1,135 @@
+"""The words the packages share: label constants and what travels between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BACKGROUND = 0
+"""Class id and channel of everything that is not (yet) a class."""
+
+IGNORE = 255
+"""Label of pixels that count nowhere: no loss, no distillation, no evaluation."""
+
+CANVAS = (124, 116, 104)
+"""The ImageNet mean colour in 8 bits: the blank behind a stand-alone instance, zero after normalisation."""
+
+UInt8Array = NDArray[np.uint8]
+
+
+class Sample(NamedTuple):
+    """One image and its labels, in memory."""
+
+    image: UInt8Array
+    """uint8 [H, W, 3], RGB."""
+    label: UInt8Array
+    """uint8 [H, W], class ids or channels; 0 background, 255 ignore."""
+
+
+class SampleSource(Protocol):
+    """Samples by position: a step's new images, a bank's instances."""
+
+    def __len__(self) -> int: ...
+
+    def load(self, index: int) -> Sample: ...
+
+
+class Split(SampleSource, Protocol):
+    """The labelled images of one split of a data set; labels are class ids 0..n and 255."""
+
+    @property
+    def ids(self) -> list[str]: ...
+
+    def load_label(self, index: int) -> UInt8Array:
+        """The label alone, checked: single channel, ids within the classes, the size of its image."""
+        ...
+
+    def present(self, index: int) -> list[int]:
+        """The class ids, 0 and 255 included, that an image holds; a faulty file is named."""
+        ...
+
+    def fingerprint(self) -> str:
+        """A string that changes whenever a file of the split does."""
+        ...
+
+
+class DataSet(NamedTuple):
+    """A data set: the names of its classes and its two splits."""
+
+    classes: tuple[str, ...]
+    """Name of class id k at position k - 1."""
+    train: Split
+    val: Split
+
+
+class Box(NamedTuple):
+    """A rectangle of pixels, bottom and right exclusive."""
+
+    top: int
+    left: int
+    bottom: int
+    right: int
+
+
+@dataclass(frozen=True)
+class Instance:
+    """One object cut out of a training image: all that replay may keep of it."""
+
+    image: UInt8Array
+    """uint8 [h, w, 3]: the bounding box's pixels, blank outside the mask."""
+    mask: NDArray[np.bool_]
+    """bool [h, w]."""
+    class_id: int
+    source: str
+    """Id of the image it was cut from."""
+    box: Box
+    source_size: tuple[int, int]
+    """Height and width of that image."""
+    step: int
+    """The step whose training labels it comes from."""
+
+    @property
+    def area(self) -> int:
+        """Pixels in the mask."""
+        return int(self.mask.sum())
+
+
+class SoftLabels(NamedTuple):
+    """Sparse soft labels: each pixel's distribution as a few weighted channels.
+
+    A channel may occur in several layers; its weights add up. Ignored pixels have no valid target.
+    """
+
+    channels: Tensor
+    """int64 [N, L, H, W]."""
+    weights: Tensor
+    """float32 [N, L, H, W], summing to 1 over L."""
+    valid: Tensor
+    """bool [N, H, W], False where the label is ignore."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a training step works on. The loader fills the first three; a method's `prepare` the rest."""
+
+    images: Tensor
+    """uint8 [N, 3, H, W] from the loader, float32 in 0..255 after `prepare`."""
+    labels: Tensor
+    """uint8 [N, H, W], channels; 0 background, 255 ignore."""
+    seed: int
+    """Seeds every random draw made for this batch."""
+    targets: SoftLabels | None = None
+    teacher_logits: Tensor | None = None
+    """float [N, 1 + old, H, W]."""
+    region: Tensor | None = None
+    """bool [N, H, W]: the pixels that are distilled."""
+
+    def with_(self, **changes: object) -> Batch:
+        """A copy with some fields replaced."""
+        return replace(self, **changes)  # type: ignore[arg-type]
