@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
-
 T = TypeVar("T")
 
 Say = Callable[[str], None]
@@ -60,7 +59,9 @@ class _Lines:
 
 
 @contextmanager
-def progress(title: str, total: int, unit: str, *, scale: float = 1.0, every: float | None = None, done: int = 0) -> Iterator[Reporter]:
+def progress(
+    title: str, total: int, unit: str, *, scale: float = 1.0, every: float | None = None, done: int = 0
+) -> Iterator[Reporter]:
     """Report work of `total` parts, `done` of them already done.
 
     Args:
@@ -71,7 +72,14 @@ def progress(title: str, total: int, unit: str, *, scale: float = 1.0, every: fl
     if not console.is_terminal:
         yield _Lines(title, total, unit, scale, every or max(total / 10, 1), done)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), _Speed(unit, scale), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        _Speed(unit, scale),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
     with Progress(*columns, console=console) as bar:
         yield _Bar(bar, title, total, done)
 

@@ -64,7 +64,9 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] = (), source: st
         _apply_override(tree, override)
     for section in ("dataset", "method", "protocol"):
         if not isinstance(tree.get(section), Mapping):
-            raise UserError(f"{source}: {section}: {'missing' if section not in tree else 'must be a mapping'}; every recipe needs one")
+            raise UserError(
+                f"{source}: {section}: {'missing' if section not in tree else 'must be a mapping'}; every recipe needs one"
+            )
     kind, method = tree["dataset"].get("kind"), tree["method"].get("name")
     implied = _deep_copy(PAPER.get(kind, {}) if isinstance(kind, str) else {})
     implied["method"] = implied.get("method", {}).get(method, {})
@@ -212,7 +214,11 @@ def _walk(location: Iterable[int | str]) -> tuple[type[BaseModel], list[str]]:
     keys: list[str] = []
     options: list[type[BaseModel]] = []
     for part in location:
-        tagged = [s for s in options if part in {a for f in ("kind", "name") if f in s.model_fields for a in get_args(s.model_fields[f].annotation)}]
+        tagged = [
+            s
+            for s in options
+            if part in {a for f in ("kind", "name") if f in s.model_fields for a in get_args(s.model_fields[f].annotation)}
+        ]
         if tagged:
             section, options = tagged[0], []
             continue

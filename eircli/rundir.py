@@ -1,8 +1,8 @@
 """A run directory: where everything lies, the record of finished stages, atomic writes, one writer at a time.
 
-    RUN/manifest.yaml                       the resolved recipe and the record `steps:`
-    RUN/step-0/{model.pt, resume.pt, journal.jsonl, results.json, confusion.csv}
-    RUN/step-1/{bank.h5, model.pt, …}
+RUN/manifest.yaml                       the resolved recipe and the record `steps:`
+RUN/step-0/{model.pt, resume.pt, journal.jsonl, results.json, confusion.csv}
+RUN/step-1/{bank.h5, model.pt, …}
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ from filelock import FileLock, Timeout
 from eircli import __version__
 from eircli.errors import UserError
 from eircli.manifest import Manifest
-from eircli.recipe import Tree, differing_keys, load_recipe, load_yaml, resolve, to_tree
+from eircli.recipe import differing_keys, load_recipe, load_yaml, resolve, to_tree
+
+Record = dict[int, dict[str, dict[str, Any]]]
+"""Step → artifact → what is recorded of it."""
 
 Artifact = Literal["bank", "checkpoint", "results", "results_full_size"]
 
@@ -130,12 +133,14 @@ class RunDir:
             steps = {}
         self._write(steps)
 
-    def _write(self, steps: Tree) -> None:
+    def _write(self, steps: Record) -> None:
         tree = to_tree(self.manifest) | {"steps": steps}
-        write_text(self.manifest_path, HEADER + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True))
+        write_text(
+            self.manifest_path, HEADER + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True)
+        )
 
     @property
-    def steps(self) -> Tree:
+    def steps(self) -> Record:
         """The record: step → artifact → file, size, sha256, made, versions."""
         return read_manifest(self.manifest_path)[1] if self.manifest_path.exists() else {}
 
@@ -183,15 +188,17 @@ class RunDir:
         entry = self.steps.get(step, {}).get(artifact)
         if entry is None:
             raise UserError(f"{self.path}: step {step} has no {artifact} yet; {_how_to_make(artifact, self.path, step)}")
-        path = self.path / entry["file"]
+        path: Path = self.path / entry["file"]
         if not path.is_file():
             raise UserError(f"{path}: recorded but missing; {_how_to_make(artifact, self.path, step)}")
         if path.stat().st_size != entry["size"] or sha256(path) != entry["sha256"]:
-            raise UserError(f"{path}: damaged (its sha256 differs from the manifest's); delete it, then {_how_to_make(artifact, self.path, step)}")
+            raise UserError(
+                f"{path}: damaged (not the recorded sha256); delete it, then {_how_to_make(artifact, self.path, step)}"
+            )
         return path
 
 
-def read_manifest(path: Path) -> tuple[Manifest, Tree]:
+def read_manifest(path: Path) -> tuple[Manifest, Record]:
     """The manifest and the record in a run directory's manifest.yaml."""
     tree = load_yaml(path)
     steps = tree.pop("steps", {})
@@ -228,7 +235,9 @@ def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None =
 
 def _refuse_differing(recorded: Manifest, wanted: Manifest, path: Path) -> None:
     if keys := differing_keys(recorded, wanted):
-        raise UserError(f"{path}: was made with other settings of {', '.join(keys)}; give --run-dir for a new run, or leave them as recorded")
+        raise UserError(
+            f"{path}: was made with other settings of {', '.join(keys)}; give --run-dir for a new run, or leave them as recorded"
+        )
 
 
 def _how_to_make(artifact: str, path: Path, step: int) -> str:

@@ -32,7 +32,7 @@ class Workbench:
         self.schedule = parse_schedule(manifest.protocol.schedule, len(self.dataset.classes), manifest.protocol.order)
         old = len(self.schedule.old(len(self.schedule) - 1))
         if manifest.replays and manifest.memory.budget < old:
-            raise UserError(f"memory.budget: {manifest.memory.budget} is less than the {old} old classes of the last step; each needs an instance")
+            raise UserError(f"memory.budget: {manifest.memory.budget} is less than the {old} old classes of the last step")
 
     @property
     def manifest(self) -> Manifest:
@@ -74,7 +74,9 @@ class Workbench:
         positions = self.schedule.select(index, step, part, self.manifest.protocol.setting)
         if not len(positions):
             names = ", ".join(self.class_name(c) for c in self.schedule.new(step))
-            raise UserError(f"step {step}: no {part} image holds any of its classes ({names}); check protocol.schedule and the labels")
+            raise UserError(
+                f"step {step}: no {part} image holds any of its classes ({names}); check protocol.schedule and the labels"
+            )
         return positions
 
     def training_view(self, step: int) -> StepView:

@@ -44,8 +44,7 @@ def _seen_classes(steps: list[list[int]], step: int) -> list[int]:
     """Class ids learned up to and including a step, in the order learned."""
     seen: list[int] = []
     for classes in steps[: step + 1]:
-        for class_id in classes:
-            seen.append(class_id)
+        seen.extend(classes)
     return seen
 
 
@@ -153,7 +152,7 @@ def rskd(student: Array, teacher: Array, region: Array) -> float:
                         log_p = z[channel] - lse_z
                     pixel += q * log_p
                 total += -pixel / teacher_channels
-    return total / (images * height * width)
+    return float(total / (images * height * width))
 
 
 def pseudo_labels(labels: Array, teacher_logits: Array, threshold: float) -> NDArray[np.uint8]:
@@ -276,9 +275,7 @@ def plan(
     if fillers not in ("best-slot", "spread", "none"):
         raise ValueError(f"unknown fillers {fillers!r}")
     n = len(potential)
-    wanted = []
-    for i in range(n):
-        wanted.append((potential[i], i))
+    wanted = [(potential[i], i) for i in range(n)]
     if fillers != "none" and n < fillers_below:
         for j in range(pastes - n):
             if j < len(random_classes):
@@ -299,8 +296,8 @@ def balanced_quota(supply: dict[int, int], budget: int) -> dict[int, int]:
     handed_out = True
     while handed_out:
         handed_out = False
-        for channel in supply:
-            if left > 0 and quota[channel] < supply[channel]:
+        for channel, available in supply.items():
+            if left > 0 and quota[channel] < available:
                 quota[channel] += 1
                 left -= 1
                 handed_out = True
@@ -391,4 +388,4 @@ def learning_rate(iteration: int, total: int, base_lr: float, power: float, warm
     rate = base_lr * (1.0 - iteration / total) ** power
     if iteration < warmup:
         rate *= (iteration + 1) / warmup
-    return rate
+    return float(rate)

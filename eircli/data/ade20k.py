@@ -26,5 +26,7 @@ def ade20k(config: Ade20k) -> DataSet:
     """The training and validation splits; label id 0, "other objects", is background."""
     if not config.root.is_dir():
         raise UserError(f"dataset.root: {config.root} is no folder; set it to ADEChallengeData2016 with --set dataset.root=…")
-    train, val = (pair_files(config.root / "images" / s, config.root / "annotations" / s, len(CLASSES)) for s in ("training", "validation"))
+    train, val = (
+        pair_files(config.root / "images" / s, config.root / "annotations" / s, len(CLASSES)) for s in ("training", "validation")
+    )
     return DataSet(CLASSES, train, val)

@@ -28,7 +28,12 @@ class FileSplit:
     """
 
     def __init__(
-        self, ids: Sequence[str], images: Sequence[Path], labels: Sequence[Path], class_count: int, table: UInt8Array | None = None
+        self,
+        ids: Sequence[str],
+        images: Sequence[Path],
+        labels: Sequence[Path],
+        class_count: int,
+        table: UInt8Array | None = None,
     ) -> None:
         self.ids = list(ids)
         self.images, self.labels = list(images), list(labels)
@@ -50,9 +55,13 @@ class FileSplit:
         with _opened(self.images[index]) as image:
             size = image.size
         if mode not in ("L", "P", "1"):
-            raise UserError(f"{path}: labels must be a single channel of class ids, this file is coded as {mode}; convert it to ids")
+            raise UserError(
+                f"{path}: labels must be a single channel of class ids, this file is coded as {mode}; convert it to ids"
+            )
         if label.shape[::-1] != size:
-            raise UserError(f"{path}: is {label.shape[1]}x{label.shape[0]} pixels, its image {self.images[index].name} is {size[0]}x{size[1]}")
+            raise UserError(
+                f"{path}: is {label.shape[1]}x{label.shape[0]} pixels, its image {self.images[index].name} is {size[0]}x{size[1]}"
+            )
         label = label.astype(np.uint8)
         if (wrong := label[(label > self.class_count) & (label != IGNORE)]).size:
             raise UserError(f"{path}: holds id {wrong.max()}; ids are 0 (background), 1..{self.class_count} and 255 (ignore)")
@@ -88,9 +97,13 @@ def pair_files(images: Path, labels: Path, class_count: int, table: UInt8Array |
     if not found:
         raise UserError(f"{images}: holds no image")
     if unpaired := sorted(found.keys() - labelled.keys()):
-        raise UserError(f"{labels / unpaired[0]}.png: missing, the label of {found[unpaired[0]].name} ({len(unpaired)} such images)")
+        raise UserError(
+            f"{labels / unpaired[0]}.png: missing, the label of {found[unpaired[0]].name} ({len(unpaired)} such images)"
+        )
     if unpaired := sorted(labelled.keys() - found.keys()):
-        raise UserError(f"{images / unpaired[0]}.*: missing, the image of the label {labelled[unpaired[0]].name} ({len(unpaired)} such labels)")
+        raise UserError(
+            f"{images / unpaired[0]}.*: missing, the image of the label {labelled[unpaired[0]].name} ({len(unpaired)} such labels)"
+        )
     return FileSplit(list(found), list(found.values()), [labelled[name] for name in found], class_count, table)
 
 

@@ -28,11 +28,14 @@ def folder(config: Folder) -> DataSet:
         for new_id, name in enumerate(classes, start=1):
             if name not in names:
                 near = difflib.get_close_matches(name, names, 1)
-                raise UserError(f"dataset.classes: '{name}' is not in {root / 'classes.txt'}" + (f"; did you mean {near[0]}?" if near else ""))
+                raise UserError(
+                    f"dataset.classes: '{name}' is not in {root / 'classes.txt'}" + (f"; did you mean {near[0]}?" if near else "")
+                )
             table[names.index(name) + 1] = new_id
         if len(set(classes)) < len(classes):
             raise UserError("dataset.classes: a name occurs twice")
     train, val = (
-        pair_files(root / "images" / split, root / "annotations" / split, len(names), table) for split in (config.train_split, config.val_split)
+        pair_files(root / "images" / split, root / "annotations" / split, len(names), table)
+        for split in (config.train_split, config.val_split)
     )
     return DataSet(classes, train, val)

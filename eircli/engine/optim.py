@@ -11,7 +11,9 @@ from torch.optim.lr_scheduler import LambdaLR
 from eircli.manifest import StepTraining
 
 
-def build_optimizer(backbone: Sequence[Parameter], head: Sequence[Parameter], newest: Sequence[Parameter], config: StepTraining) -> SGD:
+def build_optimizer(
+    backbone: Sequence[Parameter], head: Sequence[Parameter], newest: Sequence[Parameter], config: StepTraining
+) -> SGD:
     """SGD with Nesterov momentum over the parameters of the backbone, the head, and the newest classifier."""
     decay = config.weight_decay if config.weight_decay_on == "all" else 0.0
     head_lr = config.lr * config.head_lr_factor

@@ -13,6 +13,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from eircli.engine.device import Compute
+from eircli.engine.interrupt import deferred_interrupt
 from eircli.engine.journal import Journal
 from eircli.errors import RunFailed
 from eircli.progress import progress
@@ -82,19 +83,25 @@ def fit(
 
     Raises:
         RunFailed: a loss is no longer finite; what was saved before stays.
+        KeyboardInterrupt: the user asked to stop; the state has been saved.
     """
     log = _Log(plan, state.iteration, journal)
     saved = time.monotonic()
-    bar = progress(plan.title, plan.iterations, "images", scale=plan.batch_size, every=max(plan.per_epoch, 1), done=state.iteration)
-    with bar as reporter:
+    bar = progress(
+        plan.title, plan.iterations, "images", scale=plan.batch_size, every=max(plan.per_epoch, 1), done=state.iteration
+    )
+    with deferred_interrupt() as interrupt, bar as reporter:
         for batch in batches:
             log.add(train_step(state, objective, batch, plan))
-            due = state.iteration < plan.iterations and _save_is_due(state.iteration, saved, plan)
-            if due or state.iteration % plan.log_every == 0 or state.iteration == plan.iterations:
+            last = state.iteration == plan.iterations
+            due = not last and (interrupt.asked or _save_is_due(state.iteration, saved, plan))
+            if last or due or state.iteration % plan.log_every == 0:
                 log.flush(state)
             if due:
                 save(state)
                 saved = time.monotonic()
+            if interrupt.asked and not last:
+                raise KeyboardInterrupt
             reporter.advance(note=log.note)
 
 
@@ -103,13 +110,15 @@ def train_step(state: TrainState[ModelT], objective: Objective[ModelT], batch: B
     seed = derive_seed(plan.seed, "iteration", state.iteration)
     torch.manual_seed(seed)
     device = plan.compute.device
-    batch = batch.with_(images=batch.images.to(device, non_blocking=True), labels=batch.labels.to(device, non_blocking=True), seed=seed)
+    batch = batch.with_(
+        images=batch.images.to(device, non_blocking=True), labels=batch.labels.to(device, non_blocking=True), seed=seed
+    )
     with plan.compute.autocast():
         with torch.no_grad():
             batch = objective.prepare(batch)
         losses = objective.losses(state.model, batch)
     state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
+    state.scaler.scale(torch.stack(list(losses.values())).sum()).backward()  # type: ignore[no-untyped-call]
     if plan.clip_grad_norm is not None:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.model.parameters(), plan.clip_grad_norm)
@@ -157,7 +166,11 @@ class _Log:
         lr = state.optimizer.param_groups[0]["lr"]
         epoch = state.iteration / self.plan.per_epoch
         self.journal.write(
-            iteration=state.iteration, epoch=round(epoch, 3), lr=lr, images_per_second=round(speed, 2), losses={k: round(v, 6) for k, v in means.items()}
+            iteration=state.iteration,
+            epoch=round(epoch, 3),
+            lr=lr,
+            images_per_second=round(speed, 2),
+            losses={k: round(v, 6) for k, v in means.items()},
         )
         self.note = "  ".join([*(f"{name} {mean:.3f}" for name, mean in means.items()), f"lr {lr:.2g}"])
         self.sums, self.since, self.started = {}, state.iteration, now

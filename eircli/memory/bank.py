@@ -87,7 +87,9 @@ class Bank:
                 self._file = h5py.File(self.path, "r")
                 schema = self._file.attrs.get("eir_bank_schema")
                 if schema != SCHEMA or self._file["index"].dtype != INDEX:
-                    raise UserError(f"{self.path}: is no instance bank of schema {SCHEMA} (found {schema}); build it again with eir build-memory")
+                    raise UserError(
+                        f"{self.path}: is no instance bank of schema {SCHEMA} (found {schema}); build it again with eir build-memory"
+                    )
             except FileNotFoundError:
                 raise UserError(f"{self.path}: missing; build it with eir build-memory") from None
             except (OSError, KeyError) as error:

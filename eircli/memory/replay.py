@@ -157,7 +157,12 @@ def one_hot(labels: UInt8[Tensor, "n h w"]) -> SoftLabels:
 
 
 def fuse(
-    images: Float[Tensor, "n 3 h w"], labels: UInt8[Tensor, "n h w"], instances: Instances, pastes: Pastes, draws: Draws, side: int
+    images: Float[Tensor, "n 3 h w"],
+    labels: UInt8[Tensor, "n h w"],
+    instances: Instances,
+    pastes: Pastes,
+    draws: Draws,
+    side: int,
 ) -> tuple[Float[Tensor, "n 3 h w"], SoftLabels]:
     """Mix the instances into images and labels, inside their masks, one after the other (§5.4).
 

@@ -30,7 +30,7 @@ class Method(ABC):
 
     def begin(self, model: DeepLab, loader: Sized) -> None:
         """Called once, before the step's first batch."""
-        return None
+        return
 
     @abstractmethod
     def prepare(self, batch: Batch) -> Batch:

@@ -98,7 +98,9 @@ class ResidualBlock(nn.Module):
         )
         same = stride == 1 and channels_in == channels
         self.shortcut = (
-            nn.Identity() if same else nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
+            nn.Identity()
+            if same
+            else nn.Sequential(nn.Conv2d(channels_in, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
         )
 
     def forward(self, features: Tensor) -> Tensor:
@@ -113,7 +115,9 @@ def _conv_bn_relu(channels_in: int, channels: int, stride: int = 1, dilation: in
 def _weights(config: Model) -> dict[str, Tensor]:
     if config.weights == "imagenet":
         if config.backbone not in IMAGENET:
-            raise UserError(f"model.weights: there are no ImageNet weights of {config.backbone}; set model.weights to none or a file")
+            raise UserError(
+                f"model.weights: there are no ImageNet weights of {config.backbone}; set model.weights to none or a file"
+            )
         try:
             return cast(dict[str, Tensor], dict(IMAGENET[config.backbone].get_state_dict(progress=True, check_hash=True)))
         except (URLError, OSError, RuntimeError) as error:

@@ -63,7 +63,7 @@ class DeepLab(nn.Module):
         if self.config.new_classifier == "background":
             with torch.no_grad():
                 new.weight.copy_(background.weight.expand_as(new.weight))
-                new.bias.copy_(background.bias.expand_as(new.bias))  # type: ignore[union-attr]
+                cast(Tensor, new.bias).copy_(cast(Tensor, background.bias).expand(count))
         self.classifiers.append(new)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:

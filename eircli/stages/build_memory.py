@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from eircli.data.step_view import StepView
@@ -55,7 +58,12 @@ def build_memory(bench: Workbench, step: int, say: Say, again: bool = False) -> 
         before = Bank(run.verify(step - 1, "bank"))
     instances = _harvest(bench, step, before)
     memory = bench.manifest.memory
-    facts: dict[str, int | str] = {"step": step, "budget": memory.budget, "selection": memory.selection, "recipe": fingerprint(bench.manifest)}
+    facts: dict[str, int | str] = {
+        "step": step,
+        "budget": memory.budget,
+        "selection": memory.selection,
+        "recipe": fingerprint(bench.manifest),
+    }
     write_bank(run.bank(step), instances, memory.encoding, memory.jpeg_quality, facts)
     run.record(step, "bank", run.bank(step), instances=len(instances), budget=memory.budget)
     return Bank(run.bank(step))
@@ -66,8 +74,11 @@ def _harvest(bench: Workbench, step: int, before: Bank | None) -> list[Instance]
     view = bench.training_view(step - 1)
     schedule = bench.schedule
     channels = {schedule.seen(step - 1).index(class_id) + 1: class_id for class_id in schedule.new(step - 1)}
-    scan = DataLoader(_Scan(view, list(channels), bench), batch_size=None, num_workers=bench.workers)  # type: ignore[arg-type]
-    found = [candidate for rows in track(scan, f"harvesting step {step - 1}", len(view), "images") for candidate in rows]
+    scan = cast(Any, _Scan(view, list(channels), bench))
+    rows_per_image: DataLoader[Any] = DataLoader(scan, batch_size=None, num_workers=bench.workers, generator=torch.Generator())
+    found = [
+        candidate for rows in track(rows_per_image, f"harvesting step {step - 1}", len(view), "images") for candidate in rows
+    ]
     pools: dict[int, list[int]] = {}
     for class_id in schedule.old(step - 1):
         assert before is not None
@@ -85,7 +96,7 @@ def _harvest(bench: Workbench, step: int, before: Bank | None) -> list[Instance]
             elif before is not None:
                 instances.append(before.load(position))
     if not instances:
-        raise UserError(f"step {step}: not one instance could be harvested; try --set memory.selection=component, or a smaller memory.min_area")
+        raise UserError(f"step {step}: no instance could be harvested; try --set memory.selection=component")
     return instances
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -127,7 +127,9 @@ def figures(bench: Workbench, step: int, confusion: Confusion, full_size: bool) 
         "harmonic": totals.harmonic,
         "average_all": average,
         "old_taken_by_background": taken_by_background(confusion, old_channels) if old_channels else None,
-        "size": "whole images at their own size" if full_size else f"{bench.manifest.data.crop_size} px, short side resized, centre crop",
+        "size": "whole images at their own size"
+        if full_size
+        else f"{bench.manifest.data.crop_size} px, short side resized, centre crop",
         "absent_class": config.absent_class,
         "classes": classes,
     }
@@ -135,7 +137,7 @@ def figures(bench: Workbench, step: int, confusion: Confusion, full_size: bool) 
 
 def _csv(confusion: Confusion, names: Sequence[str]) -> bytes:
     buffer = io.StringIO()
-    buffer.write(",".join(["truth \\ prediction", *names]) + "\n")
-    for name, row in zip(names, np.asarray(confusion).tolist(), strict=True):
-        buffer.write(",".join([name, *map(str, row)]) + "\n")
+    writer = csv.writer(buffer)
+    writer.writerow(["truth \\ prediction", *names])
+    writer.writerows([name, *row] for name, row in zip(names, confusion.tolist(), strict=True))
     return buffer.getvalue().encode()

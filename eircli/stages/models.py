@@ -47,6 +47,13 @@ def save_model(bench: Workbench, step: int, model: DeepLab, **facts: Any) -> Non
     seen = bench.schedule.seen(step)
     classes = [bench.class_name(class_id) for class_id in seen]
     save_state(
-        path, {"recipe": fingerprint(bench.manifest), "step": step, "class_ids": list(seen), "classes": classes, "model": model.state_dict()}
+        path,
+        {
+            "recipe": fingerprint(bench.manifest),
+            "step": step,
+            "class_ids": list(seen),
+            "classes": classes,
+            "model": model.state_dict(),
+        },
     )
     bench.run.record(step, "checkpoint", path, **facts)

@@ -11,6 +11,7 @@ from eircli.data.training_set import BatchStream, TrainingSet, collate
 from eircli.data.transforms import TrainTransform
 from eircli.engine.checkpoint import load_state, save_state
 from eircli.engine.device import Compute, choose_compute
+from eircli.engine.interrupt import ignore_interrupts
 from eircli.engine.journal import Journal
 from eircli.engine.optim import build_optimizer, build_scheduler
 from eircli.engine.train import Plan, TrainState, fit
@@ -43,7 +44,9 @@ def train(bench: Workbench, step: int, say: Say, again: bool = False) -> None:
         say(f"step {step} is trained already: {run.checkpoint(step)} (--again trains it anew)")
         return
     if step > 0 and not run.done(step - 1, "checkpoint"):
-        raise UserError(f"step {step} starts from step {step - 1}, which is not trained; run: eir train {run.path} --step {step - 1}")
+        raise UserError(
+            f"step {step} starts from step {step - 1}, which is not trained; run: eir train {run.path} --step {step - 1}"
+        )
     if again:
         run.resume_file(step).unlink(missing_ok=True)
     if step > 0 and bench.manifest.replays and not run.done(step, "bank"):
@@ -61,7 +64,9 @@ def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
     if run.resume_file(step).exists():
         state.load_state_dict(load_state(run.resume_file(step), recipe, "delete it to start the step afresh"))
         say(f"step {step}: going on at iteration {state.iteration} of {plan.iterations}")
-    instances = None if bank is None else to_device(decode(bank, bench.memory_table(step), len(bench.schedule.old(step))), compute.device)
+    instances = (
+        None if bank is None else to_device(decode(bank, bench.memory_table(step), len(bench.schedule.old(step))), compute.device)
+    )
     context = Context(
         old=len(bench.schedule.old(step)),
         new=len(bench.schedule.new(step)),
@@ -122,6 +127,7 @@ def make_loader(samples: TrainingSet, plan: Plan, start: int, workers: int) -> D
         num_workers=workers,
         pin_memory=plan.compute.device.type == "cuda",
         generator=torch.Generator(),
+        worker_init_fn=ignore_interrupts,
     )
 
 

@@ -1,0 +1,254 @@
+"""The command `eir`: one thin function per command. No torch is imported before a command runs."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from eircli import __version__
+from eircli.errors import RunFailed, UserError
+
+if TYPE_CHECKING:
+    from eircli.workbench import Workbench
+
+app = typer.Typer(
+    name="eir",
+    help="Continual semantic segmentation by enhanced instance replay: learn classes step by step, keep the old ones.",
+    epilog="First try: eir run-protocol configs/shapes-6-2-finetune.yaml configs/shapes-6-2-eir.yaml",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Recipe = Annotated[
+    Path, typer.Argument(metavar="RECIPE", help="A recipe (configs/*.yaml), a run directory, or its manifest.yaml.")
+]
+Recipes = Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes, run directories, or their manifest.yaml.")]
+Step = Annotated[int, typer.Option("--step", "-t", help="The step, from 0 (the base step).")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the recipe; repeatable.")
+]
+RunDirectory = Annotated[Path | None, typer.Option("--run-dir", help="The run directory [default: runs/NAME-seedSEED].")]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, or cuda:N; the same as --set runtime.device=…")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Again = Annotated[bool, typer.Option("--again", help="Do it anew although it is done.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"eir {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, help="Print the version and exit.", is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
+) -> None:
+    pass
+
+
+@app.command("train", epilog="Example: eir train configs/shapes-6-2-eir.yaml --step 0")
+def train_command(
+    recipe: Recipe,
+    step: Step,
+    overrides: Overrides = None,
+    run_dir: RunDirectory = None,
+    device: Device = None,
+    again: Again = False,
+) -> None:
+    """Train one step; a run that was interrupted goes on where it stopped."""
+    bench = _open(recipe, overrides, run_dir, device)
+    from eircli.stages.train import train
+
+    with bench.run.locked():
+        train(bench, step, _say, again)
+    _say(f"next: eir evaluate {bench.run.path} --step {step}")
+
+
+@app.command("build-memory", epilog="Example: eir build-memory configs/shapes-6-2-eir.yaml --step 1")
+def build_memory_command(
+    recipe: Recipe,
+    step: Step,
+    overrides: Overrides = None,
+    run_dir: RunDirectory = None,
+    again: Again = False,
+    as_json: AsJson = False,
+) -> None:
+    """Build the bank of old classes' instances that a step trains with."""
+    bench = _open(recipe, overrides, run_dir)
+    from eircli import report
+    from eircli.stages.build_memory import bank_facts, build_memory
+
+    with bench.run.locked():
+        facts = bank_facts(bench, step, build_memory(bench, step, _say, again))
+    if as_json:
+        print(json.dumps(facts))
+        return
+    report.stdout().print(report.bank_table(facts))
+    _say(f"bank: {facts['path']}")
+
+
+@app.command("evaluate", epilog="Example: eir evaluate configs/shapes-6-2-eir.yaml --step 2 --pictures 4")
+def evaluate_command(
+    recipe: Recipe,
+    step: Step,
+    overrides: Overrides = None,
+    run_dir: RunDirectory = None,
+    device: Device = None,
+    full_size: Annotated[
+        bool, typer.Option("--full-size", help="Whole images at their own size instead of the paper's crops.")
+    ] = False,
+    pictures: Annotated[int, typer.Option("--pictures", min=0, help="Draw this many test images with truth and prediction.")] = 0,
+    again: Again = False,
+    as_json: AsJson = False,
+) -> None:
+    """Evaluate a trained step: IoU per class, old / new / all, forgetting, what background has taken."""
+    bench = _open(recipe, overrides, run_dir, device)
+    from eircli import report
+    from eircli.stages.evaluate import evaluate
+    from eircli.stages.pictures import draw_pictures
+
+    with bench.run.locked():
+        results = evaluate(bench, step, _say, full_size, again)
+        drawn = draw_pictures(bench, step, pictures) if pictures else []
+    if as_json:
+        print(json.dumps(results))
+    else:
+        console = report.stdout()
+        console.print(report.results_table(results, bench.manifest.name))
+        for line in report.summary_lines(results):
+            console.print(line, highlight=False)
+    _say(f"results: {bench.run.results(step, full_size)}")
+    if drawn:
+        _say(f"pictures: {drawn[0].parent}")
+
+
+@app.command("run-protocol", epilog="Example: eir run-protocol configs/shapes-6-2-finetune.yaml configs/shapes-6-2-eir.yaml")
+def run_protocol_command(
+    recipes: Recipes, overrides: Overrides = None, run_dir: RunDirectory = None, device: Device = None, as_json: AsJson = False
+) -> None:
+    """Run all steps of one or more recipes, and print their figures side by side. What is done is not done again."""
+    if run_dir is not None and len(recipes) > 1:
+        raise UserError("--run-dir: names one run; give one recipe, or leave it out and each recipe gets its own under runs/")
+    benches = [_open(recipe, overrides, run_dir, device) for recipe in recipes]
+    if len({bench.run.path.resolve() for bench in benches}) < len(benches):
+        raise UserError("two of the recipes share a run directory; give one of them another name")
+    from eircli import report
+    from eircli.stages.run_protocol import run_protocol
+
+    runs: list[dict[str, Any]] = []
+    for bench in benches:
+        with bench.run.locked():
+            steps = run_protocol(bench, _say)
+        manifest = bench.manifest
+        runs.append(
+            {
+                "name": manifest.name,
+                "run_dir": str(bench.run.path),
+                "method": manifest.method.name,
+                "seed": manifest.seed,
+                "steps": steps,
+            }
+        )
+    if as_json:
+        print(json.dumps({"runs": runs}))
+        return
+    report.stdout().print(report.protocol_table(runs))
+    for run in runs:
+        print(f"{run['name']}: {run['run_dir']}")
+    last = runs[-1]
+    print(f"next: eir evaluate {last['run_dir']} --step {len(last['steps']) - 1} --pictures 4")
+
+
+@app.command("show-step", epilog="Example: eir show-step configs/voc-15-5-eir.yaml --step 1 --split train --ids")
+def show_step_command(
+    recipe: Recipe,
+    step: Step,
+    split: Annotated[Literal["train", "val", "test"], typer.Option("--split", help="Whose image ids --ids prints.")] = "train",
+    ids: Annotated[
+        bool, typer.Option("--ids", help="Print the ids of the split's images, one per line, and nothing else.")
+    ] = False,
+    overrides: Overrides = None,
+    run_dir: RunDirectory = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a step consists of: its classes by name, its images, how many of them hold each class."""
+    bench = _open(recipe, overrides, run_dir)
+    from eircli import report
+    from eircli.stages.show import describe_step
+
+    if ids:
+        bench.check_step(step)
+        source = bench.dataset.train if split == "train" else bench.dataset.val
+        for position in bench.positions(step, split):
+            print(source.ids[position])
+        return
+    facts = describe_step(bench, step)
+    if as_json:
+        print(json.dumps(facts))
+    else:
+        report.stdout().print(report.step_table(facts))
+
+
+@app.command("status", epilog="Example: eir status runs/shapes-6-2-eir-seed0")
+def status_command(recipe: Recipe, overrides: Overrides = None, run_dir: RunDirectory = None, as_json: AsJson = False) -> None:
+    """Show what of a run is done, and what is next."""
+    bench = _open(recipe, overrides, run_dir)
+    from eircli import report
+    from eircli.stages.show import status
+
+    facts = status(bench)
+    if as_json:
+        print(json.dumps(facts))
+        return
+    report.stdout().print(report.status_table(facts))
+    print(f"next: {facts['next'] or 'nothing, the run is complete'}")
+
+
+def _open(recipe: Path, overrides: list[str] | None, run_dir: Path | None, device: str | None = None) -> Workbench:
+    from eircli.rundir import open_run
+    from eircli.workbench import Workbench
+
+    return Workbench(open_run(recipe, [*(overrides or []), *([f"runtime.device={device}"] if device else [])], run_dir))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """Run the command line: exit code 0; 1 for a failed run; 2 for what the user can mend; 130 for an interrupt."""
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == 130:
+            _say("interrupted; the same command goes on from here")
+        raise
+    except Exception as error:
+        if "--debug" in sys.argv[1:]:
+            raise
+        _say(f"eir: {_one_line(error)}")
+        sys.exit(2 if isinstance(error, UserError) or _no_room(error) else 1)
+
+
+def _no_room(error: Exception) -> bool:
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _one_line(error: Exception) -> str:
+    if isinstance(error, UserError):
+        # A data loader's worker sends its error with the traceback before it.
+        return str(error).strip().splitlines()[-1].removeprefix(f"{UserError.__module__}.{UserError.__name__}: ")
+    if isinstance(error, RunFailed):
+        return str(error)
+    if _no_room(error):
+        return f"{getattr(error, 'filename', None) or 'disk'}: no room left on the disk; free some and run the command again"
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split())[:300]} (eir --debug … shows the traceback)"

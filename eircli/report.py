@@ -1,0 +1,110 @@
+"""What the commands print: tables of figures on stdout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+WIDE = 120
+"""Columns where stdout is no terminal: nothing is cut."""
+
+
+def stdout() -> Console:
+    """The console for results."""
+    console = Console()
+    return console if console.is_terminal else Console(width=WIDE)
+
+
+def percent(value: float | None) -> str:
+    """A figure in percent, or a dash."""
+    return "–" if value is None else f"{value:.1f}"
+
+
+def protocol_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+    """The runs side by side, step by step."""
+    table = Table(title="mIoU in percent, after each step")
+    for name, style in (("step", "dim"), ("run", "bold")):
+        table.add_column(name, style=style, no_wrap=True)
+    for name in ("old", "new", "all", "harmonic", "old classes' pixels\ntaken by background"):
+        table.add_column(name, justify="right")
+    for number in range(max(len(run["steps"]) for run in runs)):
+        for run in runs:
+            if number < len(run["steps"]):
+                step = run["steps"][number]
+                figures = [percent(step[key]) for key in ("old", "new", "all", "harmonic", "old_taken_by_background")]
+                table.add_row(str(number), run["name"], *figures)
+        table.add_section()
+    return table
+
+
+def results_table(results: Mapping[str, Any], name: str) -> Table:
+    """One step's figures, class by class."""
+    table = Table(title=f"{name}, after step {results['step']}: IoU in percent ({results['size']}, {results['images']} images)")
+    table.add_column("class", no_wrap=True)
+    for column in ("learned at step", "IoU", "forgotten", "taken by background"):
+        table.add_column(column, justify="right")
+    for row in results["classes"]:
+        learned = "–" if row["id"] == 0 else str(row["step"])
+        table.add_row(row["name"], learned, percent(row["iou"]), percent(row["forgetting"]), percent(row["taken_by_background"]))
+    return table
+
+
+def summary_lines(results: Mapping[str, Any]) -> list[str]:
+    """The figures of a step in words, with the conventions they follow."""
+    figures = "   ".join(f"{key} {percent(results[key])}" for key in ("old", "new", "all", "harmonic"))
+    convention = "counts 0" if results["absent_class"] == "zero" else "is left out"
+    return [
+        f"mIoU: {figures}",
+        f"average of all over the steps so far: {percent(results['average_all'])}   "
+        f"old classes' pixels taken by background: {percent(results['old_taken_by_background'])}",
+        f"old: background and the base step's classes; new: those learned later; a class without a pixel {convention}",
+    ]
+
+
+def bank_table(facts: Mapping[str, Any]) -> Table:
+    """Instances per class."""
+    table = Table(
+        title=f"bank of step {facts['step']}: {facts['instances']} of {facts['budget']} instances, {facts['bytes']:,} bytes"
+    )
+    table.add_column("class", no_wrap=True)
+    table.add_column("instances", justify="right")
+    for name, count in facts["per_class"].items():
+        table.add_row(name, f"{count}{'  (fell short)' if name in facts['short'] else ''}")
+    return table
+
+
+def step_table(facts: Mapping[str, Any]) -> Table:
+    """What a step consists of."""
+    parts = facts["parts"]
+    table = Table(title=f"step {facts['step']} of 0..{facts['steps'] - 1}, {facts['setting']}: images that hold each class")
+    for column in ("id", "class", "learned"):
+        table.add_column(column, no_wrap=True)
+    for part in parts:
+        table.add_column(part, justify="right")
+    for group, classes in (("new", facts["new"]), ("before", facts["old"])):
+        for class_id, name in classes.items():
+            table.add_row(str(class_id), name, group, *(str(part["per_class"][name]) for part in parts.values()))
+        table.add_section()
+    table.add_row("", "images", "", *(str(part["images"]) for part in parts.values()), style="bold")
+    return table
+
+
+def status_table(facts: Mapping[str, Any]) -> Table:
+    """Which stages of each step are done."""
+    table = Table(title=f"{facts['name']} ({facts['method']}) in {facts['run_dir']}")
+    for column in ("step", "bank", "checkpoint", "results"):
+        table.add_column(column)
+    for row in facts["steps"]:
+        cells = []
+        for artifact in ("bank", "checkpoint", "results"):
+            if artifact not in row["done"]:
+                cells.append("–")
+            elif row["done"][artifact]:
+                cells.append(f"done {row['made'][artifact]}")
+            else:
+                cells.append("unfinished" if artifact == "checkpoint" and row["unfinished"] else "to do")
+        table.add_row(str(row["step"]), *cells)
+    return table
