@@ -18,6 +18,10 @@ Say = Callable[[str], None]
 """Takes a line about what goes on."""
 
 
+QUICK = 2.0
+"""Seconds; work that takes less prints no lines, unless its lines were asked for."""
+
+
 class Reporter(Protocol):
     """Takes note of finished work."""
 
@@ -44,13 +48,16 @@ class _Bar:
 
 
 class _Lines:
-    def __init__(self, title: str, total: int, unit: str, scale: float, every: float, done: int) -> None:
-        self.title, self.total, self.unit, self.scale, self.every = title, total, unit, scale, every
+    def __init__(self, title: str, total: int, unit: str, scale: float, every: float | None, done: int) -> None:
+        self.title, self.total, self.unit, self.scale, self.every = title, total, unit, scale, every or max(total / 10, 1)
         self.started, self.start, self.done = time.monotonic(), done, done
+        self.quick = every is None
 
     def advance(self, count: int = 1, note: str = "") -> None:
         before, self.done = self.done, self.done + count
         if int(before / self.every) == int(self.done / self.every) and self.done < self.total:
+            return
+        if self.quick and time.monotonic() - self.started < QUICK:
             return
         speed = (self.done - self.start) / max(time.monotonic() - self.started, 1e-9)
         left = (self.total - self.done) / speed
@@ -70,7 +77,7 @@ def progress(
     """
     console = Console(stderr=True)
     if not console.is_terminal:
-        yield _Lines(title, total, unit, scale, every or max(total / 10, 1), done)
+        yield _Lines(title, total, unit, scale, every, done)
         return
     columns = (
         TextColumn("{task.description}"),

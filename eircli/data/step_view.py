@@ -60,7 +60,7 @@ def resize_short_side(sample: Sample, side: int) -> Sample:
         return sample
     image = Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR)
     label = Image.fromarray(sample.label).resize(size, Image.Resampling.NEAREST)
-    return Sample(np.asarray(image), np.asarray(label))
+    return Sample(np.array(image), np.array(label))
 
 
 def class_counts(presence: NDArray[np.bool_], positions: NDArray[np.intp], classes: Sequence[int]) -> dict[int, int]:

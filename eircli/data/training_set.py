@@ -34,9 +34,12 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
         which = next(i for i, end in enumerate(self.ends) if position < end)
         start = self.ends[which] - len(self.sources[which])
         sample = self.sources[which].load(position - start)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return self.transform(sample)
+        # The transforms draw from the global generator. (torch.manual_seed would also queue a call for CUDA, every time.)
+        before = torch.default_generator.get_state()
+        torch.default_generator.manual_seed(seed)
+        augmented = self.transform(sample)
+        torch.default_generator.set_state(before)
+        return augmented
 
 
 class BatchStream:

@@ -108,8 +108,8 @@ def fit(
 def train_step(state: TrainState[ModelT], objective: Objective[ModelT], batch: Batch, plan: Plan) -> Losses:
     """One iteration. Returns the named losses, detached."""
     seed = derive_seed(plan.seed, "iteration", state.iteration)
-    torch.manual_seed(seed)
     device = plan.compute.device
+    seed_generators(seed, device)
     batch = batch.with_(
         images=batch.images.to(device, non_blocking=True), labels=batch.labels.to(device, non_blocking=True), seed=seed
     )
@@ -127,6 +127,14 @@ def train_step(state: TrainState[ModelT], objective: Objective[ModelT], batch: B
     state.scheduler.step()
     state.iteration += 1
     return {name: loss.detach() for name, loss in losses.items()}
+
+
+def seed_generators(seed: int, device: torch.device) -> None:
+    """Seed torch's generator of the CPU and of the device, and no other: dropout draws from them."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
 
 
 def _save_is_due(iteration: int, saved: float, plan: Plan) -> bool:

@@ -44,10 +44,12 @@ class DeepLab(nn.Module):
                 module.p = config.dropout
         self.head = nn.Sequential(aspp, nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         self.classifiers = nn.ModuleList(nn.Conv2d(width, n, 1) for n in (1, *classes_per_step))
+        self.to(memory_format=torch.channels_last)  # the faster layout for convolutions, on CPU and GPU alike
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 or float [N, 3, H, W] in 0..255 → float [N, width, h, w]."""
-        return cast(Tensor, self.head(self.backbone((images - self.mean) / self.std)))
+        normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, self.head(self.backbone(normalised)))
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 or float [N, 3, H, W] in 0..255 → logits [N, K, h, w] at the features' stride; see `upsample`."""
