@@ -1,0 +1,170 @@
+"""The bank: what is harvested, how it is balanced, stored and read back."""
+
+import pickle
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from eircli.errors import UserError
+from eircli.memory.bank import Bank, write_bank
+from eircli.memory.harvest import Candidate, Selection, balanced_quota, candidates, choose, cut_out
+from eircli.memory.replay import decode
+from eircli.memory.standalone import StandaloneInstances
+from eircli.types import CANVAS, Box, Instance, Sample, UInt8Array
+from tests import reference
+
+
+class OneImage:
+    """A source of a single sample."""
+
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+
+    def __len__(self) -> int:
+        return 1
+
+    def load(self, index: int) -> Sample:
+        return self.sample
+
+
+def random_label(seed: int) -> UInt8Array:
+    return np.random.default_rng(seed).choice([0, 0, 0, 1, 2, 255], (7, 8)).astype(np.uint8)
+
+
+def make_instances() -> list[Instance]:
+    generator = np.random.default_rng(0)
+    instances = []
+    for number, class_id in enumerate([7, 3, 7, 5]):
+        mask = generator.random((6 + number, 5)) < 0.6
+        mask[0, 0] = True
+        image = np.where(mask[..., None], generator.integers(0, 256, (*mask.shape, 3)), CANVAS).astype(np.uint8)
+        box = Box(2, 1, 2 + mask.shape[0], 6)
+        instances.append(Instance(image, mask, class_id, f"bild-{number} ä", box, (20, 30), number % 2))
+    return instances
+
+
+@pytest.fixture
+def bank(tmp_path: Path) -> Bank:
+    write_bank(tmp_path / "bank.h5", make_instances(), "png", 95, {"step": 1})
+    return Bank(tmp_path / "bank.h5")
+
+
+@given(seed=st.integers(0, 500), selection=st.sampled_from(["single-component", "component"]), min_area=st.integers(1, 6))
+def test_candidates(seed: int, selection: Selection, min_area: int) -> None:
+    label = random_label(seed)
+    found = candidates(label, [1, 2], 0, selection, min_area)
+    for channel in (1, 2):
+        parts = reference.components(label == channel)
+        if selection == "single-component":
+            wanted = parts if len(parts) == 1 else []
+        else:
+            wanted = [part for part in parts if part.sum() >= min_area]
+        source = OneImage(Sample(np.zeros((7, 8, 3), np.uint8), label))
+        cut = [cut_out(source, c, 9, "x", 0) for c in found if c.channel == channel]
+        whole = [np.zeros(label.shape, bool) for _ in cut]
+        for canvas, instance in zip(whole, cut, strict=True):
+            canvas[instance.box.top : instance.box.bottom, instance.box.left : instance.box.right] = instance.mask
+        assert sorted(map(np.ndarray.tolist, whole)) == sorted(map(np.ndarray.tolist, wanted))
+
+
+def test_nothing_outside_the_mask_is_kept() -> None:
+    label = np.zeros((9, 9), np.uint8)
+    label[2:5, 3] = label[4, 3:7] = 1
+    image = np.random.default_rng(0).integers(0, 256, (9, 9, 3)).astype(np.uint8)
+    instance = cut_out(OneImage(Sample(image, label)), Candidate(1, 0, 1), 4, "x", 2)
+    assert instance.box == Box(2, 3, 5, 7)
+    assert instance.area == 6
+    assert (instance.image[~instance.mask] == CANVAS).all()
+    np.testing.assert_array_equal(instance.image[instance.mask], image[label == 1])
+
+
+@given(supply=st.dictionaries(st.integers(1, 9), st.integers(0, 12), min_size=1), budget=st.integers(1, 60))
+def test_balanced_quota(supply: dict[int, int], budget: int) -> None:
+    assert balanced_quota(supply, budget) == reference.balanced_quota(supply, budget)
+
+
+def test_choice_is_random_balanced_and_reproducible() -> None:
+    pools = {1: range(50), 2: range(50, 100), 3: range(100, 102)}
+    once, again, other = (choose(pools, 20, np.random.default_rng(seed)) for seed in (0, 0, 1))
+    assert once == again != other
+    assert {c: len(chosen) for c, chosen in once.items()} == {1: 9, 2: 9, 3: 2}
+    assert all(set(chosen) <= set(pools[c]) for c, chosen in once.items())
+
+
+def test_bank_gives_back_what_it_was_given(bank: Bank) -> None:
+    for position, expected in enumerate(make_instances()):
+        found = bank.load(position)
+        np.testing.assert_array_equal(found.image, expected.image)
+        np.testing.assert_array_equal(found.mask, expected.mask)
+        assert (found.class_id, found.source, found.box) == (expected.class_id, expected.source, expected.box)
+        assert (found.source_size, found.step, found.area) == (expected.source_size, expected.step, expected.area)
+    assert bank.per_class() == {3: 1, 5: 1, 7: 2}
+
+
+def test_jpeg_is_close_and_masks_stay_exact(tmp_path: Path) -> None:
+    smooth = np.linspace(60, 200, 40 * 30 * 3).reshape(40, 30, 3).astype(np.uint8)
+    mask = np.ones((40, 30), bool)
+    write_bank(tmp_path / "b.h5", [Instance(smooth, mask, 1, "a", Box(0, 0, 40, 30), (40, 30), 0)], "jpeg", 95, {})
+    found = Bank(tmp_path / "b.h5").load(0)
+    assert np.abs(found.image.astype(int) - smooth).max() <= 6
+    assert found.mask.all()
+
+
+def test_bank_files_are_reproducible(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_bank(tmp_path / name, make_instances(), "jpeg", 95, {"step": 1})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_bank_travels_to_other_processes_unopened(bank: Bank) -> None:
+    bank.load(0)
+    assert pickle.loads(pickle.dumps(bank)).load(1).class_id == 3
+
+
+def test_decoded_bank_is_ordered_by_channel(bank: Bank) -> None:
+    table = np.zeros(256, np.uint8)
+    table[[7, 5, 3]] = [1, 2, 3]
+    decoded = decode(bank, table, 4)
+    assert decoded.stock.tolist() == [0, 2, 1, 1, 0]
+    assert decoded.first.tolist() == [0, 0, 2, 3, 4]
+    second = bank.load(2)
+    start, area = int(decoded.start[1]), second.mask.size
+    np.testing.assert_array_equal(decoded.pixels[start : start + area], second.image.reshape(-1, 3))
+    np.testing.assert_array_equal(decoded.masks[start : start + area], second.mask.ravel())
+
+
+def test_standalone_instance_stands_alone(bank: Bank) -> None:
+    table = np.zeros(256, np.uint8)
+    table[7] = 4
+    image, label = StandaloneInstances(bank, table).load(0)
+    instance = bank.load(0)
+    place = np.zeros((20, 30), bool)
+    place[2:8, 1:6] = instance.mask
+    np.testing.assert_array_equal(label, np.where(place, 4, 0))
+    assert (image[~place] == CANVAS).all()
+    np.testing.assert_array_equal(image[place], instance.image[instance.mask])
+
+
+def test_damage_is_found_and_named(bank: Bank) -> None:
+    content = bytearray(bank.path.read_bytes())
+    content[content.index(b"IDAT") + 9] ^= 255
+    damaged = bank.path.with_name("damaged.h5")
+    damaged.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged\.h5: damaged .*build it again"):
+        Bank(damaged).load(0)
+    damaged.write_bytes(content[:100])
+    with pytest.raises(UserError, match=r"damaged\.h5: damaged"):
+        Bank(damaged)
+
+
+def test_other_files_are_no_banks(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["index"] = [1, 2]
+    with pytest.raises(UserError, match="no instance bank of schema 1"):
+        Bank(tmp_path / "x.h5")
+    with pytest.raises(UserError, match="missing"):
+        Bank(tmp_path / "y.h5")

@@ -1,0 +1,133 @@
+"""Recipes: the paper's defaults, overrides, and one clear line for whatever is wrong."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from eircli.errors import UserError
+from eircli.manifest import Eir
+from eircli.recipe import differing_keys, fingerprint, load_recipe, resolve, to_tree
+
+VOC: dict[str, Any] = {
+    "name": "r",
+    "dataset": {"kind": "voc", "root": "voc"},
+    "protocol": {"schedule": "15-1"},
+    "method": {"name": "eir"},
+}
+
+
+def test_naming_dataset_protocol_and_method_is_the_papers_setting() -> None:
+    voc = resolve(VOC)
+    assert isinstance(voc.method, Eir)
+    assert (voc.method.slot, voc.method.fillers_below, voc.memory.budget) == (250, 2, 100)
+    assert (voc.train.lr, voc.train.base.lr, voc.train.epochs) == (1e-4, 1e-3, 60)
+    assert (voc.train.frozen_batchnorm, voc.train.base.frozen_batchnorm) == (True, False)
+    ade = resolve({**VOC, "dataset": {"kind": "ade20k", "root": "ade"}})
+    assert isinstance(ade.method, Eir)
+    assert (ade.method.slot, ade.method.fillers_below, ade.memory.budget) == (200, 1, 300)
+    assert (ade.train.lr, ade.train.base.lr, ade.train.epochs, ade.train.warmup) == (2.5e-4, 2.5e-3, 100, 0.2)
+    assert ade.protocol.unseen_at_test == "ignore"
+
+
+@pytest.mark.parametrize("recipe", sorted((Path(__file__).parent.parent / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_recipe_loads_and_survives_a_round_trip(recipe: Path) -> None:
+    manifest = load_recipe(recipe)
+    assert manifest.name == recipe.stem
+    again = resolve(yaml.safe_load(yaml.safe_dump(to_tree(manifest))))
+    assert again == manifest
+    text = recipe.read_text(encoding="utf-8")
+    assert text.startswith("#")
+    assert f"eir run-protocol configs/{recipe.name}" in text
+
+
+def test_recipes_give_the_papers_training_unless_they_are_small(configs: Path) -> None:
+    for recipe in [*configs.glob("voc-*.yaml"), *configs.glob("ade-*.yaml")]:
+        manifest = load_recipe(recipe)
+        paper = resolve({"name": "x", "dataset": to_tree(manifest)["dataset"], "protocol": {"schedule": "joint"}, "method": {"name": "eir"}})
+        assert set(differing_keys(paper, manifest)) <= {"name", "protocol.schedule"}
+
+
+@pytest.mark.parametrize(
+    ("overrides", "lengths"),
+    [
+        ([], (200, 900)),
+        (["train.iterations=7"], (7, 7)),
+        (["train.base.iterations=7"], (200, 7)),
+        (["train.iterations=7", "train.base.iterations=9"], (7, 9)),
+    ],
+)
+def test_a_length_from_the_command_line_holds_for_all_steps(overrides: list[str], lengths: tuple[int, int]) -> None:
+    recipe = {**VOC, "train": {"iterations": 200, "base": {"iterations": 900}}}
+    manifest = resolve(recipe, overrides)
+    assert (manifest.training(1).iterations, manifest.training(0).iterations) == lengths
+    assert manifest.train.epochs is manifest.train.base.epochs is None
+
+
+def test_epochs_take_the_place_of_iterations_and_the_other_way_round() -> None:
+    recipe = {**VOC, "train": {"iterations": 200, "base": {"iterations": 900}}}
+    train = resolve(recipe, ["train.epochs=0.5"]).train
+    assert (train.epochs, train.base.epochs, train.iterations, train.base.iterations) == (0.5, 0.5, None, None)
+    train = resolve(VOC, ["train.base.iterations=5"]).train
+    assert (train.epochs, train.base.epochs, train.base.iterations) == (60, None, 5)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("method.treshold=0.5", r"unknown key method\.treshold; did you mean method\.threshold\?"),
+        ("methd.name=eir", r"unknown key methd; did you mean method\?"),
+        ("threshold=0.5", r"unknown key threshold; did you mean method\.threshold\?"),
+        ("method.distill.wieght=1", r"unknown key method\.distill\.wieght; did you mean method\.distill\.weight\?"),
+        ("train.base.iteration=5", r"unknown key train\.base\.iteration; did you mean train\.base\.iterations\?"),
+        ("dataset.kind=vok", r"dataset\.kind: 'vok' is unknown; did you mean voc\?"),
+        ("method.name=eirr", r"method\.name: 'eirr' is unknown; did you mean eir\?"),
+        ("memory.budget=many", r"memory\.budget: .*integer.*'many'"),
+        ("memory.budget=0", r"memory\.budget: .*greater than or equal to 1"),
+        ("method.paste=soft", r"method\.paste: .*'mixup' or 'hard'"),
+        ("method.slot=600", r"method\.slot 600 is larger than data\.crop_size 512"),
+        ("memory.budget", r"write key\.path=value"),
+        ("memory=3", r"memory: .*"),
+        ("seed.x.y=3", r"seed.*"),
+        ("train.iterations=[1", r"not valid YAML"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_line(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        resolve({"seed": 0, **VOC}, [override], "r.yaml")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("- a\n- b", "not a recipe"),
+        ("a: [1", "not valid YAML"),
+        ("name: x", "dataset: missing"),
+        ("dataset: {kind: voc}\nmethod: {name: eir}\nprotocol: {schedule: joint}", r"dataset\.root: missing"),
+        ("dataset: {root: x}\nmethod: {name: eir}\nprotocol: {schedule: joint}", r"dataset\.kind: missing"),
+        ("dataset: voc\nmethod: {name: eir}", "dataset: must be a mapping"),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match=rf"mine\.yaml.*{message}"):
+        load_recipe(path)
+
+
+def test_how_and_where_a_run_is_carried_out_is_not_part_of_it() -> None:
+    recorded = resolve(VOC)
+    moved = resolve(VOC, ["runtime.device=cpu", "dataset.root=elsewhere"])
+    assert differing_keys(recorded, moved) == []
+    assert fingerprint(recorded) == fingerprint(moved)
+    other = resolve(VOC, ["method.distill.weight=1", "seed=3"])
+    assert sorted(differing_keys(recorded, other)) == ["method.distill.weight", "seed"]
+    assert fingerprint(recorded) != fingerprint(other)
+
+
+def test_shapes_are_drawn_from_the_runs_seed_unless_given() -> None:
+    recipe = {**VOC, "dataset": {"kind": "shapes"}}
+    assert to_tree(resolve(recipe, ["seed=4"]))["dataset"]["seed"] == 4
+    assert to_tree(resolve(recipe, ["seed=4", "dataset.seed=2"]))["dataset"]["seed"] == 2

@@ -1,0 +1,138 @@
+"""Run directories: the record, atomic writes, the lock."""
+
+import multiprocessing
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+
+from eircli.errors import UserError
+from eircli.rundir import RunDir, atomic_write, open_run, sha256
+
+RECIPE = "dataset: {kind: shapes}\nprotocol: {schedule: 6-2}\nmethod: {name: eir}\n"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+@pytest.fixture
+def run(recipe: Path, tmp_path: Path) -> RunDir:
+    run = open_run(recipe, ["seed=3"], tmp_path / "run")
+    with run.locked():
+        pass
+    return run
+
+
+def make(run: RunDir, step: int, name: str, content: bytes) -> Path:
+    path = run.file(step, name)
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_default_run_directory(recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert open_run(recipe, ["seed=3"]).path == Path("runs/mine-seed3")
+    assert not Path("runs").exists()
+
+
+def test_recipe_run_directory_and_manifest_mean_the_same_run(recipe: Path, run: RunDir) -> None:
+    for target in (run.path, run.manifest_path):
+        assert open_run(target).manifest == run.manifest
+        assert open_run(target).path == run.path
+    assert open_run(recipe, ["seed=3"], run.path).manifest == run.manifest
+
+
+def test_contradictions_are_refused_naming_the_keys(recipe: Path, run: RunDir) -> None:
+    before = run.manifest_path.read_text()
+    with pytest.raises(UserError, match=r"other settings of seed, dataset\.seed"):
+        open_run(recipe, [], run.path)
+    with pytest.raises(UserError, match=r"other settings of memory\.budget"):
+        open_run(run.path, ["memory.budget=7"])
+    assert run.manifest_path.read_text() == before
+    assert open_run(run.path, ["runtime.workers=2"]).manifest.runtime.workers == 2
+
+
+def test_targets_that_are_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such recipe or run directory"):
+        open_run(tmp_path / "nothing.yaml")
+    with pytest.raises(UserError, match=r"no manifest\.yaml"):
+        open_run(tmp_path)
+
+
+def test_the_record(run: RunDir) -> None:
+    path = make(run, 0, "model.pt", b"weights")
+    with run.locked():
+        run.record(0, "checkpoint", path, iterations=5)
+    entry = yaml.safe_load(run.manifest_path.read_text())["steps"][0]["checkpoint"]
+    assert entry["sha256"] == sha256(path)
+    assert (entry["file"], entry["size"], entry["iterations"]) == ("step-0/model.pt", 7, 5)
+    assert {"made", "eir", "torch", "python"} <= entry.keys()
+    assert run.done(0, "checkpoint")
+    assert not run.done(0, "results")
+    path.write_bytes(b"weighTs")
+    with pytest.raises(UserError, match=r"model\.pt: damaged .* eir train .* --step 0"):
+        run.done(0, "checkpoint")
+    path.unlink()
+    assert not run.done(0, "checkpoint")
+    with pytest.raises(UserError, match=r"recorded but missing"):
+        run.verify(0, "checkpoint")
+    with pytest.raises(UserError, match=r"step 1 has no bank yet; run: eir build-memory"):
+        run.verify(1, "bank")
+
+
+def test_what_was_made_from_an_earlier_version_is_forgotten(run: RunDir) -> None:
+    with run.locked():
+        for step in (0, 1):
+            run.record(step, "checkpoint", make(run, step, "model.pt", b"one"))
+            run.record(step, "results", make(run, step, "results.json", b"{}"))
+        run.record(0, "checkpoint", make(run, 0, "model.pt", b"one"))
+        assert set(run.steps) == {0, 1}
+        run.record(0, "checkpoint", make(run, 0, "model.pt", b"two"))
+    assert {step: set(entry) for step, entry in run.steps.items()} == {0: {"checkpoint"}}
+
+
+def test_atomic_write_is_all_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "file"
+    with atomic_write(path) as file:
+        file.write(b"old")
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as file:
+        file.write(b"new")
+        raise ZeroDivisionError
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in path.parent.iterdir()] == ["file"]
+
+
+def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no room left on the disk"), atomic_write(tmp_path / "file"):
+        raise OSError(28, "No space left on device")
+    assert list(tmp_path.iterdir()) == []
+
+
+def _hold(path: Path, manifest_path: Path, ready: Path) -> None:
+    with open_run(manifest_path).locked():
+        (path / ".model.pt.x.part").write_bytes(b"half")
+        ready.touch()
+        time.sleep(60)
+
+
+def test_one_writer_at_a_time_and_a_killed_one_lets_go(run: RunDir, tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    other = multiprocessing.get_context("spawn").Process(target=_hold, args=(run.path, run.manifest_path, ready))
+    other.start()
+    while not ready.exists():
+        time.sleep(0.02)
+    with pytest.raises(UserError, match="another eir process"), run.locked():
+        pass
+    assert other.pid is not None
+    os.kill(other.pid, signal.SIGKILL)
+    other.join()
+    with run.locked():
+        assert not list(run.path.glob(".*.part"))
