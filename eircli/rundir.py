@@ -78,9 +78,16 @@ def sha256(path: Path) -> str:
 class RunDir:
     """One run directory with its manifest. Reading needs no lock; writing is done inside `locked()`."""
 
-    def __init__(self, path: Path, manifest: Manifest) -> None:
+    def __init__(self, path: Path, manifest: Manifest, recipe: Path) -> None:
         self.path = path
         self.manifest = manifest
+        self.recipe = recipe
+        """What the run was opened by."""
+
+    @property
+    def name(self) -> Path:
+        """What to give a command to mean this run: the run directory once it is there, the recipe before."""
+        return self.path if self.manifest_path.exists() else self.recipe
 
     @property
     def manifest_path(self) -> Path:
@@ -187,13 +194,13 @@ class RunDir:
         """
         entry = self.steps.get(step, {}).get(artifact)
         if entry is None:
-            raise UserError(f"{self.path}: step {step} has no {artifact} yet; {_how_to_make(artifact, self.path, step)}")
+            raise UserError(f"{self.path}: step {step} has no {artifact} yet; {_how_to_make(artifact, self.name, step)}")
         path: Path = self.path / entry["file"]
         if not path.is_file():
-            raise UserError(f"{path}: recorded but missing; {_how_to_make(artifact, self.path, step)}")
+            raise UserError(f"{path}: recorded but missing; {_how_to_make(artifact, self.name, step)}")
         if path.stat().st_size != entry["size"] or sha256(path) != entry["sha256"]:
             raise UserError(
-                f"{path}: damaged (not the recorded sha256); delete it, then {_how_to_make(artifact, self.path, step)}"
+                f"{path}: damaged (not the recorded sha256); delete it, then {_how_to_make(artifact, self.name, step)}"
             )
         return path
 
@@ -225,9 +232,9 @@ def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None =
             _refuse_differing(resolve(tree, source=str(path)), manifest, path.parent)
         if run_dir is not None and run_dir.resolve() != path.parent.resolve():
             raise UserError(f"--run-dir: {target} is itself a run directory; give its recipe to start another run")
-        return RunDir(path.parent, manifest)
+        return RunDir(path.parent, manifest, target)
     manifest = load_recipe(path, overrides)
-    run = RunDir(run_dir or Path("runs") / f"{manifest.name}-seed{manifest.seed}", manifest)
+    run = RunDir(run_dir or Path("runs") / f"{manifest.name}-seed{manifest.seed}", manifest, target)
     if run.manifest_path.exists():
         _refuse_differing(read_manifest(run.manifest_path)[0], manifest, run.path)
     return run

@@ -277,9 +277,8 @@ def plan(
     n = len(potential)
     wanted = [(potential[i], i) for i in range(n)]
     if fillers != "none" and n < fillers_below:
-        for j in range(pastes - n):
-            if j < len(random_classes):
-                wanted.append((random_classes[j], 0 if fillers == "best-slot" else n + j))
+        drawn = random_classes[: pastes - n]
+        wanted.extend((channel, 0 if fillers == "best-slot" else n + j) for j, channel in enumerate(drawn))
     planned = []
     for channel, slot in wanted:
         if channel not in old_channels:

@@ -102,7 +102,9 @@ def test_steps_of_voc(real_images: Path, spec: str, setting: Setting) -> None:
     schedule = parse_schedule(spec, 20)
     steps = [list(step) for step in schedule.steps]
     for step in range(len(schedule)):
-        assert schedule.select(presence, step, "train", setting).tolist() == reference.select_images(images, steps, step, "train", setting)
+        assert schedule.select(presence, step, "train", setting).tolist() == reference.select_images(
+            images, steps, step, "train", setting
+        )
 
 
 def test_known_sizes_of_voc_15_5(real_images: Path) -> None:

@@ -45,7 +45,9 @@ def test_every_recipe_loads_and_survives_a_round_trip(recipe: Path) -> None:
 def test_recipes_give_the_papers_training_unless_they_are_small(configs: Path) -> None:
     for recipe in [*configs.glob("voc-*.yaml"), *configs.glob("ade-*.yaml")]:
         manifest = load_recipe(recipe)
-        paper = resolve({"name": "x", "dataset": to_tree(manifest)["dataset"], "protocol": {"schedule": "joint"}, "method": {"name": "eir"}})
+        paper = resolve(
+            {"name": "x", "dataset": to_tree(manifest)["dataset"], "protocol": {"schedule": "joint"}, "method": {"name": "eir"}}
+        )
         assert set(differing_keys(paper, manifest)) <= {"name", "protocol.schedule"}
 
 

@@ -54,7 +54,14 @@ def scene(seed: int, n: int = 3, hard: bool = False) -> Scene:
     draws = replay.draw(generator, n, PASTES, 0.5, None if hard else (1.0, 1.0))
     images = torch.from_numpy(generator.uniform(0, 255, (n, 3, CROP, CROP))).float()
     return Scene(
-        images, torch.from_numpy(labels.astype(np.uint8)), torch.from_numpy(teacher).float(), rgb, masks, channels, instances, draws
+        images,
+        torch.from_numpy(labels.astype(np.uint8)),
+        torch.from_numpy(teacher).float(),
+        rgb,
+        masks,
+        channels,
+        instances,
+        draws,
     )
 
 

@@ -69,6 +69,7 @@ class FileSplit:
 
     def present(self, index: int) -> list[int]:
         _check_ending(self.images[index])
+        _check_ending(self.labels[index])
         return np.flatnonzero(np.bincount(self.load_label(index).ravel(), minlength=256)).tolist()
 
     def fingerprint(self) -> str:

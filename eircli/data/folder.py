@@ -18,7 +18,7 @@ def folder(config: Folder) -> DataSet:
     if not root.is_dir():
         raise UserError(f"dataset.root: {root} is no folder; set it with --set dataset.root=…")
     names = read_lines(root / "classes.txt")
-    if len(names) > 254 or len(set(names)) < len(names):
+    if not 1 <= len(names) <= 254 or len(set(names)) < len(names):
         raise UserError(f"{root / 'classes.txt'}: needs 1 to 254 different names, a line each")
     classes, table = tuple(names), None
     if config.classes is not None:

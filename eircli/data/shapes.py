@@ -61,7 +61,9 @@ class ShapesSplit:
     def load(self, index: int) -> Sample:
         if index not in self._drawn:
             seed = derive_seed(self.config.seed or 0, "shapes", self.name, index)
-            self._drawn[index] = draw(self.config.size, np.random.default_rng(seed), self._pools(index), self.config.co_occurrence)
+            self._drawn[index] = draw(
+                self.config.size, np.random.default_rng(seed), self._pools(index), self.config.co_occurrence
+            )
         return self._drawn[index]
 
     def load_label(self, index: int) -> UInt8Array:
@@ -114,7 +116,8 @@ def _background(size: int, random: np.random.Generator) -> Array:
     image = Image.fromarray((coarse.clip(0, 1) * 255).astype(np.uint8)).resize((size, size), Image.Resampling.BICUBIC)
     slope = random.uniform(-0.15, 0.15, 2)
     rows, columns = np.mgrid[-1 : 1 : size * 1j, -1 : 1 : size * 1j]
-    return np.asarray(image, float) / 255 + (slope[0] * rows + slope[1] * columns)[..., None]
+    gradient: Array = slope[0] * rows + slope[1] * columns
+    return np.asarray(image, float) / 255 + gradient[..., None]
 
 
 def _clutter(image: Array, random: np.random.Generator) -> None:
@@ -141,7 +144,9 @@ def _object(size: int, random: np.random.Generator, name: str) -> tuple[NDArray[
     texture, hue, shape = name.split()
     u, v = _coordinates(size, random, (0.17, 0.32) if size < 96 else (0.10, 0.26))
     shade = np.where(_pattern(texture, u, v), 1.0, 0.45)
-    colour = colorsys.hsv_to_rgb((HUES[hue] + random.uniform(-HUE_JITTER, HUE_JITTER)) % 1, random.uniform(0.6, 0.9), random.uniform(0.7, 0.95))
+    colour = colorsys.hsv_to_rgb(
+        (HUES[hue] + random.uniform(-HUE_JITTER, HUE_JITTER)) % 1, random.uniform(0.6, 0.9), random.uniform(0.7, 0.95)
+    )
     light = 1 + random.uniform(-0.15, 0.15) * u + random.uniform(-0.15, 0.15) * v
     return _outline(shape, u, v), (shade * light)[..., None] * np.array(colour)
 

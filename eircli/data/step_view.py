@@ -34,6 +34,11 @@ class StepView:
         """Names of the images."""
         return [self.split.ids[position] for position in self.positions]
 
+    def load_label(self, index: int) -> UInt8Array:
+        """A sample's label alone, channels at the working size."""
+        label = self.table[self.split.load_label(int(self.positions[index]))]
+        return label if self.short_side is None else _resize(label, self.short_side, Image.Resampling.NEAREST)
+
     def load_own_size(self, index: int) -> Sample:
         """A sample at its own size; the label holds channels."""
         image, label = self.split.load(int(self.positions[index]))
@@ -53,14 +58,14 @@ class StepView:
 
 def resize_short_side(sample: Sample, side: int) -> Sample:
     """Resize so that the short side is `side` pixels: the image bilinear with antialiasing, the label nearest."""
-    height, width = sample.label.shape
+    return Sample(_resize(sample.image, side, Image.Resampling.BILINEAR), _resize(sample.label, side, Image.Resampling.NEAREST))
+
+
+def _resize(pixels: UInt8Array, side: int, how: Image.Resampling) -> UInt8Array:
+    height, width = pixels.shape[:2]
     factor = side / min(height, width)
     size = (max(side, round(width * factor)), max(side, round(height * factor)))
-    if size == (width, height):
-        return sample
-    image = Image.fromarray(sample.image).resize(size, Image.Resampling.BILINEAR)
-    label = Image.fromarray(sample.label).resize(size, Image.Resampling.NEAREST)
-    return Sample(np.array(image), np.array(label))
+    return pixels if size == (width, height) else np.array(Image.fromarray(pixels).resize(size, how))
 
 
 def class_counts(presence: NDArray[np.bool_], positions: NDArray[np.intp], classes: Sequence[int]) -> dict[int, int]:

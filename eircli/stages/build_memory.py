@@ -31,7 +31,7 @@ class _Scan:
         return len(self.view)
 
     def __getitem__(self, image: int) -> list[Candidate]:
-        return candidates(self.view.load(image).label, self.channels, image, self.selection, self.min_area)
+        return candidates(self.view.load_label(image), self.channels, image, self.selection, self.min_area)
 
 
 def build_memory(bench: Workbench, step: int, say: Say, again: bool = False) -> Bank:

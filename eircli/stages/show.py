@@ -24,7 +24,7 @@ def status(bench: Workbench) -> dict[str, Any]:
         )
         missing = [command for command, artifact in wanted if not done[artifact]]
         if following is None and missing:
-            following = f"eir {missing[0]} {run.path} --step {step}"
+            following = f"eir {missing[0]} {run.name} --step {step}"
     return {
         "name": bench.manifest.name,
         "run_dir": str(run.path),

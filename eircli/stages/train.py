@@ -45,7 +45,7 @@ def train(bench: Workbench, step: int, say: Say, again: bool = False) -> None:
         return
     if step > 0 and not run.done(step - 1, "checkpoint"):
         raise UserError(
-            f"step {step} starts from step {step - 1}, which is not trained; run: eir train {run.path} --step {step - 1}"
+            f"step {step} starts from step {step - 1}, which is not trained; run: eir train {run.name} --step {step - 1}"
         )
     if again:
         run.resume_file(step).unlink(missing_ok=True)

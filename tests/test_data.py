@@ -1,0 +1,246 @@
+"""Data sets in files: read right, and refused by name where they are faulty."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from eircli.data.ade20k import ade20k
+from eircli.data.class_index import read_class_index
+from eircli.data.folder import folder
+from eircli.data.step_view import StepView, resize_short_side
+from eircli.data.training_set import BatchStream, TrainingSet
+from eircli.data.transforms import TrainTransform, paper_crop
+from eircli.data.voc import CLASSES, voc
+from eircli.errors import UserError
+from eircli.manifest import Ade20k, Data, Folder, Voc
+from eircli.types import Sample, UInt8Array
+
+SIZE = (12, 16)
+
+
+def write_pair(image: Path, label: Path, values: UInt8Array) -> None:
+    for path in (image, label):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(int(values.sum())).integers(0, 256, (*values.shape, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(image, quality=95)
+    Image.fromarray(values).save(label)
+
+
+def label_of(*ids: int) -> UInt8Array:
+    label = np.zeros(SIZE, np.uint8)
+    for row, class_id in enumerate(ids):
+        label[row] = class_id
+    return label
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for split, labels in {"training": [(1, 255), (2,), (1, 3)], "validation": [(3,), ()]}.items():
+        for number, ids in enumerate(labels):
+            name = f"{split[0]}{number}"
+            write_pair(tmp_path / f"images/{split}/{name}.jpg", tmp_path / f"annotations/{split}/{name}.png", label_of(*ids))
+    (tmp_path / "classes.txt").write_text("cat\ndog\ncow\n")
+    return tmp_path
+
+
+def open_folder(root: Path, classes: tuple[str, ...] | None = None) -> Folder:
+    return Folder(kind="folder", root=root, classes=classes)
+
+
+def test_folder(root: Path) -> None:
+    data = folder(open_folder(root))
+    assert data.classes == ("cat", "dog", "cow")
+    assert data.train.ids == ["t0", "t1", "t2"]
+    image, label = data.train.load(2)
+    assert image.shape == (*SIZE, 3)
+    np.testing.assert_array_equal(label, label_of(1, 3))
+    assert read_class_index(data.train, 3, workers=0).tolist() == [
+        [True, True, False, False],
+        [True, False, True, False],
+        [True, True, False, True],
+    ]
+
+
+def test_some_of_the_classes_by_name(root: Path) -> None:
+    data = folder(open_folder(root, ("cow", "cat")))
+    assert data.classes == ("cow", "cat")
+    np.testing.assert_array_equal(data.train.load_label(2), label_of(2, 1))
+    np.testing.assert_array_equal(data.train.load_label(0), label_of(2, 255))
+    assert not data.train.load_label(1).any()
+    with pytest.raises(UserError, match=r"'cwo' is not in .*classes\.txt; did you mean cow\?"):
+        folder(open_folder(root, ("cwo",)))
+
+
+def test_class_index_is_cached_until_a_file_changes(root: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    first = read_class_index(folder(open_folder(root)).train, 3, 0, cache)
+    (stored,) = cache.iterdir()
+    with stored.open("wb") as file:
+        np.savez(file, index=~first)
+    np.testing.assert_array_equal(read_class_index(folder(open_folder(root)).train, 3, 0, cache), ~first)
+    stored.write_bytes(b"rubbish")
+    np.testing.assert_array_equal(read_class_index(folder(open_folder(root)).train, 3, 0, cache), first)
+    Image.fromarray(label_of(3, 3)).save(root / "annotations/training/t1.png")
+    changed = read_class_index(folder(open_folder(root)).train, 3, 0, cache)
+    assert changed[1].tolist() == [True, False, False, True]
+
+
+def test_worker_processes_read_the_same(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("eircli.data.class_index.FEW", 1)
+    split = folder(open_folder(root)).train
+    np.testing.assert_array_equal(read_class_index(split, 3, 2, tmp_path / "a"), read_class_index(split, 3, 0, tmp_path / "b"))
+    Image.fromarray(label_of(9)).save(root / "annotations/training/t1.png")
+    with pytest.raises(UserError, match=r"t1\.png: holds id 9"):
+        read_class_index(folder(open_folder(root)).train, 3, 2, tmp_path / "c")
+
+
+def damage(root: Path, what: str) -> None:
+    label, image = root / "annotations/training/t1.png", root / "images/training/t1.jpg"
+    match what:
+        case "id":
+            Image.fromarray(label_of(9)).save(label)
+        case "rgb":
+            Image.fromarray(np.zeros((*SIZE, 3), np.uint8)).save(label)
+        case "size":
+            Image.fromarray(np.zeros((5, 7), np.uint8)).save(label)
+        case "cut label":
+            label.write_bytes(label.read_bytes()[:60])
+        case "cut image":
+            image.write_bytes(image.read_bytes()[:-40])
+        case "no image":
+            image.write_bytes(b"hello")
+        case "missing label":
+            label.unlink()
+        case "missing image":
+            image.unlink()
+        case "empty":
+            (root / "classes.txt").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("what", "message"),
+    [
+        ("id", r"t1\.png: holds id 9; ids are 0 \(background\), 1\.\.3 and 255"),
+        ("rgb", r"t1\.png: labels must be a single channel .* RGB"),
+        ("size", r"t1\.png: is 7x5 pixels, its image t1\.jpg is 16x12"),
+        ("cut label", r"t1\.png: truncated"),
+        ("cut image", r"t1\.jpg: truncated"),
+        ("no image", r"t1\.jpg: cannot be read"),
+        ("missing label", r"t1\.png: missing, the label of t1\.jpg"),
+        ("missing image", r"t1\.\*: missing, the image of the label t1\.png"),
+        ("empty", r"classes\.txt: needs 1 to 254"),
+    ],
+)
+def test_faulty_files_are_named_in_one_line(root: Path, what: str, message: str) -> None:
+    damage(root, what)
+    with pytest.raises(UserError, match=message) as error:
+        read_class_index(folder(open_folder(root)).train, 3, 0)
+    assert "\n" not in str(error.value)
+
+
+def test_palette_masks_are_ids(root: Path) -> None:
+    mask = Image.frombytes("P", SIZE[::-1], label_of(2, 255).tobytes())
+    mask.putpalette([i // 3 for i in range(768)])
+    mask.save(root / "annotations/training/t1.png")
+    np.testing.assert_array_equal(folder(open_folder(root)).train.load_label(1), label_of(2, 255))
+
+
+@pytest.mark.parametrize("paths", [False, True])
+def test_voc_reads_both_formats_of_list(tmp_path: Path, paths: bool) -> None:
+    names = ["2007_000032", "2007_000039"]
+    lists = tmp_path / "ImageSets/Segmentation"
+    lists.mkdir(parents=True)
+    for name in names:
+        write_pair(tmp_path / f"JPEGImages/{name}.jpg", tmp_path / f"SegmentationClassAug/{name}.png", label_of(20, 255))
+        write_pair(tmp_path / f"JPEGImages/{name}.jpg", tmp_path / f"SegmentationClass/{name}.png", label_of(3))
+    lines = [f"/JPEGImages/{n}.jpg /SegmentationClassAug/{n}.png" if paths else n for n in names]
+    (lists / "train_aug.txt").write_text("\n".join(lines) + "\n")
+    (lists / "val.txt").write_text(names[0])
+    data = voc(Voc(kind="voc", root=tmp_path))
+    assert data.train.ids == names
+    assert data.train.present(1) == [0, 20, 255]
+    assert data.val.present(0) == [0, 3]
+    assert voc(Voc(kind="voc", root=tmp_path, train_list="val")).train.present(0) == [0, 3]
+
+
+def test_voc_on_real_photographs(real_images: Path) -> None:
+    data = voc(Voc(kind="voc", root=real_images / "voc-mini", train_list="train"))
+    found = {data.train.ids[i]: {CLASSES[c - 1] for c in data.train.present(i) if 0 < c < 255} for i in range(3)}
+    listed = {line.split()[0]: line.split()[1:] for line in (real_images / "voc-index/train_aug.txt").read_text().splitlines()}
+    listed |= {line.split()[0]: line.split()[1:] for line in (real_images / "voc-index/val.txt").read_text().splitlines()}
+    assert found == {name: {CLASSES[int(c) - 1] for c in listed[name]} for name in found}
+
+
+def test_voc_from_a_class_index_needs_no_images(real_images: Path) -> None:
+    data = voc(Voc(kind="voc", root=Path("nowhere"), class_index=real_images / "voc-index"))
+    assert (len(data.train), len(data.val)) == (10582, 1449)
+
+
+def test_ade20k(root: Path) -> None:
+    data = ade20k(Ade20k(kind="ade20k", root=root))
+    assert len(data.classes) == 150
+    assert data.classes[149] == "flag"
+    assert data.val.present(0) == [0, 3]
+    with pytest.raises(UserError, match=r"dataset\.root: .*nowhere is no folder"):
+        ade20k(Ade20k(kind="ade20k", root=root / "nowhere"))
+
+
+def test_step_view_shows_only_its_table(root: Path) -> None:
+    table = np.zeros(256, np.uint8)
+    table[[3, 255]] = [7, 255]
+    view = StepView(folder(open_folder(root)).train, np.array([0, 2]), table, short_side=6, keep=True)
+    assert view.ids == ["t0", "t2"]
+    image, label = view.load(1)
+    assert image.shape == (6, 8, 3)
+    assert set(np.unique(label)) <= {0, 7}
+    assert view.load(1).image is image
+    np.testing.assert_array_equal(view.load_own_size(1).label, label_of(0, 7))
+
+
+def test_paper_crop_is_square_and_centred() -> None:
+    label = np.arange(40, dtype=np.uint8)[None].repeat(20, 0)
+    sample = Sample(label[..., None].repeat(3, 2), label)
+    cropped = paper_crop(sample, 10)
+    assert cropped.label.shape == (10, 10)
+    half = resize_short_side(sample, 10).label
+    np.testing.assert_array_equal(cropped.label, half[:, 5:15])
+
+
+def test_augmentation_keeps_image_and_label_together_and_follows_its_key() -> None:
+    label = np.random.default_rng(0).integers(0, 2, (8, 8)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
+    source = _Constant(Sample((label * 255)[..., None].repeat(3, 2), label))
+    samples = TrainingSet([source, source], TrainTransform(Data(crop_size=32)))
+    assert len(samples) == 6
+    before = torch.default_generator.get_state()
+    image, augmented = samples[(4, 17)]
+    assert torch.equal(torch.default_generator.get_state(), before)
+    assert torch.equal(samples[(4, 17)][0], image)
+    assert not torch.equal(samples[(4, 18)][0], image)
+    assert image.shape == (3, 32, 32)
+    assert image.dtype == augmented.dtype == torch.uint8
+    agree = ((image[0] > 127) == augmented.bool()).float().mean()
+    assert agree > 0.9
+
+
+class _Constant:
+    def __init__(self, sample: Sample) -> None:
+        self.sample = sample
+
+    def __len__(self) -> int:
+        return 3
+
+    def load(self, index: int) -> Sample:
+        return self.sample
+
+
+def test_batches_are_a_function_of_seed_and_iteration() -> None:
+    whole = list(BatchStream(7, 3, 5, 0, 10))
+    assert list(BatchStream(7, 3, 5, 4, 10)) == whole[4:]
+    assert len(BatchStream(7, 3, 5, 4, 10)) == 6
+    assert list(BatchStream(7, 3, 6, 0, 10)) != whole
+    keys = [key for batch in whole for key in batch]
+    assert [sorted(position for position, _ in keys[i : i + 7]) for i in range(0, 28, 7)] == 4 * [list(range(7))]
+    assert len({seed for _, seed in keys}) == len(keys)

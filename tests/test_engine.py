@@ -1,0 +1,120 @@
+"""The loop's parts: schedule, optimizer, figures, journal, checkpoints."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from eircli.engine.checkpoint import load_state, save_state
+from eircli.engine.device import choose_compute
+from eircli.engine.journal import Journal
+from eircli.engine.metrics import Absent, confusion_matrix, iou, summary, taken_by_background
+from eircli.engine.optim import build_optimizer, build_scheduler
+from eircli.errors import UserError
+from eircli.manifest import Runtime, StepTraining
+from tests import reference
+
+Group = list[nn.Parameter]
+
+
+def three_groups() -> tuple[Group, Group, Group]:
+    return [nn.Parameter(torch.ones(1))], [nn.Parameter(torch.ones(1))], [nn.Parameter(torch.ones(1))]
+
+
+@pytest.mark.parametrize(("total", "warmup", "power"), [(10, 0.0, 0.9), (50, 0.2, 0.9), (7, 0.5, 2.0)])
+def test_learning_rate(total: int, warmup: float, power: float) -> None:
+    config = StepTraining(iterations=total, lr=0.3, warmup=warmup, poly_power=power)
+    optimizer = build_optimizer(*three_groups(), config)
+    scheduler = build_scheduler(optimizer, config, total)
+    for iteration in range(total):
+        expected = reference.learning_rate(iteration, total, 0.3, power, warmup)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        assert rates == pytest.approx([expected, 10 * expected, 10 * expected])
+        optimizer.step()
+        scheduler.step()
+
+
+def test_weight_decay_on_the_newest_classifier_alone() -> None:
+    decays = [
+        [
+            group["weight_decay"]
+            for group in build_optimizer(*three_groups(), StepTraining(iterations=1, weight_decay_on=on)).param_groups
+        ]
+        for on in ("all", "new-classifier")
+    ]
+    assert decays == [[1e-4, 1e-4, 1e-4], [0, 0, 1e-4]]
+
+
+@settings(max_examples=20)
+@given(seed=st.integers(0, 1000), k=st.integers(2, 6), base=st.integers(1, 5), absent=st.sampled_from(["zero", "skip"]))
+def test_figures(seed: int, k: int, base: int, absent: Absent) -> None:
+    base = min(base, k - 1)
+    generator = np.random.default_rng(seed)
+    truth = generator.choice([*range(max(1, k - 1)), 255], (6, 7)).astype(np.uint8)
+    guess = generator.integers(0, k - 1, (6, 7)).astype(np.uint8)
+    counted = confusion_matrix(torch.from_numpy(truth), torch.from_numpy(guess), k).numpy()
+    expected_counts = reference.confusion(truth, guess, k)
+    np.testing.assert_array_equal(counted, expected_counts)
+    expected = reference.iou_figures(expected_counts, base, absent)
+    ours = iou(counted, absent)
+    assert ours == pytest.approx([None if value is None else 100 * value for value in expected["iou"]])
+    for name, value in summary(ours, base)._asdict().items():
+        assert value == (None if expected[name] is None else pytest.approx(100 * expected[name]))
+
+
+def test_what_background_takes() -> None:
+    confusion = np.array([[9, 0, 0], [3, 1, 0], [2, 2, 4]])
+    assert taken_by_background(confusion, [1]) == 75
+    assert taken_by_background(confusion, [1, 2]) == pytest.approx(100 * 5 / 12)
+    assert taken_by_background(np.zeros((2, 2), np.int64), [1]) is None
+
+
+def test_journal_drops_what_a_resumed_run_writes_again(tmp_path: Path) -> None:
+    path = tmp_path / "journal.jsonl"
+    journal = Journal(path, 0)
+    for iteration in (10, 20, 30):
+        journal.write(iteration=iteration)
+    path.write_text(path.read_text() + '{"iteration": 4')
+    Journal(path, 20).write(iteration=25)
+    assert path.read_text() == '{"iteration": 10}\n{"iteration": 20}\n{"iteration": 25}\n'
+
+
+def test_checkpoints_are_checked(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    save_state(path, {"recipe": "a", "tensor": torch.arange(3)})
+    assert load_state(path, "a", "train again")["tensor"].tolist() == [0, 1, 2]
+    with pytest.raises(UserError, match=r"x\.pt: is the checkpoint of another recipe; train again"):
+        load_state(path, "b", "train again")
+    path.write_bytes(path.read_bytes()[:200])
+    with pytest.raises(UserError, match=r"x\.pt: damaged"):
+        load_state(path, "a", "train again")
+    torch.save({"recipe": "a"}, path)
+    with pytest.raises(UserError, match="no checkpoint of eir"):
+        load_state(path, "a", "train again")
+    with pytest.raises(UserError, match="missing"):
+        load_state(tmp_path / "y.pt", "a", "train again")
+
+
+@pytest.mark.parametrize(
+    ("runtime", "message"),
+    [
+        (Runtime(device="tpu"), "'tpu' is no device"),
+        (Runtime(device="mps"), "mps is not supported"),
+        (Runtime(device="cpu", precision="fp16"), "fp16 needs CUDA"),
+    ],
+)
+def test_devices_that_are_not_there(runtime: Runtime, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        choose_compute(runtime)
+
+
+def test_no_cuda_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no CUDA device is available"):
+        choose_compute(Runtime(device="cuda"))
+    assert choose_compute(Runtime()).device.type == "cpu"
+    assert choose_compute(Runtime(precision="bf16")).dtype == torch.bfloat16
