@@ -181,7 +181,7 @@ def show_step_command(
     as_json: AsJson = False,
 ) -> None:
     """Show what a step consists of: its classes by name, its images, how many of them hold each class."""
-    bench = _open(recipe, overrides, run_dir)
+    bench = _open(recipe, overrides, run_dir, look_only=True)
     from eircli import report
     from eircli.stages.show import describe_step
 
@@ -213,11 +213,14 @@ def status_command(recipe: Recipe, overrides: Overrides = None, run_dir: RunDire
     print(f"next: {facts['next'] or 'nothing, the run is complete'}")
 
 
-def _open(recipe: Path, overrides: list[str] | None, run_dir: Path | None, device: str | None = None) -> Workbench:
+def _open(
+    recipe: Path, overrides: list[str] | None, run_dir: Path | None, device: str | None = None, look_only: bool = False
+) -> Workbench:
     from eircli.rundir import open_run
     from eircli.workbench import Workbench
 
-    return Workbench(open_run(recipe, [*(overrides or []), *([f"runtime.device={device}"] if device else [])], run_dir))
+    on_device = [f"runtime.device={device}"] if device else []
+    return Workbench(open_run(recipe, [*(overrides or []), *on_device], run_dir, look_only))
 
 
 def _say(line: str) -> None:

@@ -214,8 +214,11 @@ def read_manifest(path: Path) -> tuple[Manifest, Record]:
     return resolve(tree, source=str(path)), steps
 
 
-def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None = None) -> RunDir:
+def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None = None, look_only: bool = False) -> RunDir:
     """The run that a recipe, a run directory or its manifest.yaml means. Creates nothing.
+
+    Args:
+        look_only: the caller reads nothing of the run but its recipe, so a contradicting run directory is no matter.
 
     Raises:
         UserError: no such recipe, a bad one, or one that contradicts the manifest already in its run directory.
@@ -228,14 +231,14 @@ def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None =
     if "steps" in tree:
         del tree["steps"]
         manifest = resolve(tree, overrides, str(path))
-        if overrides:
+        if overrides and not look_only:
             _refuse_differing(resolve(tree, source=str(path)), manifest, path.parent)
         if run_dir is not None and run_dir.resolve() != path.parent.resolve():
             raise UserError(f"--run-dir: {target} is itself a run directory; give its recipe to start another run")
         return RunDir(path.parent, manifest, target)
     manifest = load_recipe(path, overrides)
     run = RunDir(run_dir or Path("runs") / f"{manifest.name}-seed{manifest.seed}", manifest, target)
-    if run.manifest_path.exists():
+    if run.manifest_path.exists() and not look_only:
         _refuse_differing(read_manifest(run.manifest_path)[0], manifest, run.path)
     return run
 

@@ -71,7 +71,10 @@ class Workbench:
     def positions(self, step: int, part: Part) -> NDArray[np.intp]:
         """Positions, in their split, of the images of a step's part."""
         index = self.train_index if part == "train" else self.val_index
-        positions = self.schedule.select(index, step, part, self.manifest.protocol.setting)
+        return self.schedule.select(index, step, part, self.manifest.protocol.setting)
+
+    def _some_positions(self, step: int, part: Part) -> NDArray[np.intp]:
+        positions = self.positions(step, part)
         if not len(positions):
             names = ", ".join(self.class_name(c) for c in self.schedule.new(step))
             raise UserError(
@@ -83,13 +86,13 @@ class Workbench:
         """The images that a step trains on, with the labels of its own classes alone: the background shift."""
         table = self.schedule.channel_table(self.schedule.new(step), step)
         data = self.manifest.data
-        return StepView(self.dataset.train, self.positions(step, "train"), table, data.short_side, keep=data.cache == "ram")
+        return StepView(self.dataset.train, self._some_positions(step, "train"), table, data.short_side, keep=data.cache == "ram")
 
     def test_view(self, step: int) -> StepView:
         """The images that a step is tested on, with the labels of all classes seen so far."""
         others = BACKGROUND if self.manifest.protocol.unseen_at_test == "background" else IGNORE
         table = self.schedule.channel_table(self.schedule.seen(step), step, others)
-        return StepView(self.dataset.val, self.positions(step, "test"), table, self.manifest.data.short_side)
+        return StepView(self.dataset.val, self._some_positions(step, "test"), table, self.manifest.data.short_side)
 
     def memory_table(self, step: int) -> UInt8Array:
         """uint8 [256]: class id → channel of the classes that the bank of `step` holds."""
