@@ -133,7 +133,14 @@ def evaluate_command(
 
 @app.command("run-protocol", epilog="Example: eir run-protocol configs/shapes-6-2-finetune.yaml configs/shapes-6-2-eir.yaml")
 def run_protocol_command(
-    recipes: Recipes, overrides: Overrides = None, run_dir: RunDirectory = None, device: Device = None, as_json: AsJson = False
+    recipes: Recipes,
+    overrides: Overrides = None,
+    run_dir: RunDirectory = None,
+    device: Device = None,
+    pictures: Annotated[
+        int, typer.Option("--pictures", min=0, help="Draw this many test images with every run's prediction.")
+    ] = 0,
+    as_json: AsJson = False,
 ) -> None:
     """Run all steps of one or more recipes, and print their figures side by side. What is done is not done again."""
     if run_dir is not None and len(recipes) > 1:
@@ -158,6 +165,11 @@ def run_protocol_command(
                 "steps": steps,
             }
         )
+    if pictures:
+        from eircli.stages.pictures import draw_side_by_side
+
+        with benches[-1].run.locked():
+            _say(f"picture: {draw_side_by_side(benches, pictures)}")
     if as_json:
         print(json.dumps({"runs": runs}))
         return

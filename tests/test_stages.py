@@ -22,7 +22,7 @@ from eircli.rundir import open_run
 from eircli.stages.build_memory import build_memory
 from eircli.stages.evaluate import evaluate
 from eircli.stages.models import load_model
-from eircli.stages.pictures import draw_pictures
+from eircli.stages.pictures import draw_pictures, draw_side_by_side
 from eircli.stages.run_protocol import run_protocol
 from eircli.stages.show import describe_step, status
 from eircli.stages.train import train
@@ -354,6 +354,7 @@ def test_pictures(copied: Workbench) -> None:
     paths = draw_pictures(copied, 2, 3)
     assert len(paths) == 3
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
+    assert draw_side_by_side([copied, copied], 2).read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.gpu

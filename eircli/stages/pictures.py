@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,61 +14,96 @@ from PIL import Image, ImageDraw
 from eircli.data.step_view import resize_short_side
 from eircli.data.transforms import to_tensors
 from eircli.engine.device import choose_compute
+from eircli.errors import UserError
 from eircli.rundir import atomic_write
 from eircli.stages.evaluate import predictor
 from eircli.stages.models import load_model
-from eircli.types import IGNORE, Sample, UInt8Array
+from eircli.types import BACKGROUND, IGNORE, Sample, UInt8Array
 from eircli.workbench import Workbench
 
-PANEL = 256
+PANEL = 160
 """The least height of a panel, pixels."""
 LINE = 14
+"""Height of a line of text, pixels."""
+GAP = 4
 
 
-@torch.no_grad()
 def draw_pictures(bench: Workbench, step: int, count: int) -> list[Path]:
     """Write `count` pictures of test images, spread evenly over the test set, into the step's folder `pictures`."""
-    compute = choose_compute(bench.manifest.runtime)
-    model = load_model(bench, step).to(compute.device).eval()
     view = bench.test_view(step)
-    names = [bench.class_name(class_id) for class_id in (0, *bench.schedule.seen(step))]
     paths = []
-    for index in np.unique(np.linspace(0, len(view) - 1, count).astype(int)).tolist():
-        sample = view.load_own_size(index)
-        working = sample if view.short_side is None else resize_short_side(sample, view.short_side)
-        image, _ = to_tensors(working)
-        prediction = predictor(model)(image.unsqueeze(0).to(compute.device), sample.label.shape)[0].cpu().numpy()
-        path = bench.run.file(step, f"pictures/{view.ids[index]}.png")
-        with atomic_write(path) as file:
-            panel(sample, prediction, names).save(file, "PNG")
-        paths.append(path)
+    for index, picture in _panels([bench], step, count):
+        paths.append(bench.run.file(step, f"pictures/{view.ids[index]}.png"))
+        _save(picture, paths[-1])
     return paths
 
 
+def draw_side_by_side(benches: Sequence[Workbench], count: int) -> Path:
+    """Write one picture of `count` test images with the predictions of every run after the last step.
+
+    Raises:
+        UserError: the runs end with other classes or test images.
+    """
+    first, last = benches[0], len(benches[0].schedule) - 1
+    for bench in benches:
+        if bench.schedule != first.schedule or bench.test_view(last).ids != first.test_view(last).ids:
+            raise UserError(f"--pictures: {first.manifest.name} and {bench.manifest.name} differ in classes or test images")
+    rows = [picture for _, picture in _panels(benches, last, count)]
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    path = benches[-1].run.file(last, "side-by-side.png")
+    _save(sheet, path)
+    return path
+
+
+@torch.no_grad()
+def _panels(benches: Sequence[Workbench], step: int, count: int) -> Iterator[tuple[int, Image.Image]]:
+    """Test image by test image, its position and its panel with the predictions of all runs."""
+    models = []
+    for bench in benches:
+        compute = choose_compute(bench.manifest.runtime)
+        models.append((bench.manifest.name, compute, predictor(load_model(bench, step).to(compute.device).eval())))
+    bench, view = benches[0], benches[0].test_view(step)
+    names = [bench.class_name(class_id) for class_id in (BACKGROUND, *bench.schedule.seen(step))]
+    for index in np.unique(np.linspace(0, len(view) - 1, count).astype(int)).tolist():
+        sample = view.load_own_size(index)
+        working = sample if view.short_side is None else resize_short_side(sample, view.short_side)
+        image = to_tensors(working)[0].unsqueeze(0)
+        predictions = {name: run(image.to(compute.device), sample.label.shape)[0].cpu().numpy() for name, compute, run in models}
+        yield index, panel(sample, predictions, names)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with atomic_write(path) as file:
+        picture.save(file, "PNG", optimize=True)
+
+
 def palette() -> UInt8Array:
-    """uint8 [256, 3]: PASCAL VOC's colours, the bits of an index spread over red, green and blue; ignore is white."""
-    index = np.arange(256)
-    colours = np.zeros((256, 3), np.uint8)
-    for bit in range(8):
-        for channel in range(3):
-            colours[:, channel] |= ((index >> (3 * bit + channel) & 1) << (7 - bit)).astype(np.uint8)
-    colours[IGNORE] = 255
-    return colours
+    """uint8 [256, 3]: hues a golden section apart, none of them grey like the photographs; ignore is white."""
+    colours = [colorsys.hsv_to_rgb(0.618034 * channel % 1, 0.9, 1 if channel % 2 else 0.7) for channel in range(256)]
+    table = (255 * np.array(colours)).astype(np.uint8)
+    table[IGNORE] = 255
+    return table
 
 
-def panel(sample: Sample, prediction: UInt8Array, names: list[str]) -> Image.Image:
-    """Photograph, truth, prediction, and the names of the classes in them."""
+def panel(sample: Sample, predictions: Mapping[str, UInt8Array], names: Sequence[str]) -> Image.Image:
+    """Image, truth, the predictions under their titles, and the names of the classes in them."""
     scale = max(1, -(-PANEL // sample.label.shape[0]))
-    parts = [_enlarged(part, scale) for part in (sample.image, _coloured(sample, sample.label), _coloured(sample, prediction))]
-    height, width = parts[0].shape[:2]
-    shown = sorted({int(c) for c in np.unique(np.concatenate([sample.label.ravel(), prediction.ravel()]))} - {0, IGNORE})
-    sheet = Image.new("RGB", (3 * width + 8, height + LINE * (2 + len(shown))), "white")
+    maps = {"truth": sample.label, **predictions}
+    parts = {"image": sample.image} | {title: _coloured(sample, label) for title, label in maps.items()}
+    height, width = scale * sample.label.shape[0], scale * sample.label.shape[1]
+    shown = sorted({int(c) for label in maps.values() for c in np.unique(label)} - {BACKGROUND, IGNORE})
+    sheet = Image.new("RGB", (len(parts) * (width + GAP), LINE + height + LINE * len(shown) + 2 * GAP), "white")
     pen = ImageDraw.Draw(sheet)
-    for number, (part, title) in enumerate(zip(parts, ("image", "truth", "prediction"), strict=True)):
-        sheet.paste(Image.fromarray(part), (number * (width + 4), LINE))
-        pen.text((number * (width + 4), 1), title, "black")
+    for number, (title, part) in enumerate(parts.items()):
+        left = number * (width + GAP)
+        pen.text((left, 1), title, "black")
+        sheet.paste(Image.fromarray(_enlarged(part, scale)), (left, LINE))
     for line, channel in enumerate(shown):
-        top = height + LINE * (line + 1) + 4
+        top = LINE + height + GAP + LINE * line
         pen.rectangle((0, top, 10, top + 10), fill=tuple(palette()[channel].tolist()))
         pen.text((16, top - 1), names[channel], "black")
     return sheet
