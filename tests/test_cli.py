@@ -186,7 +186,7 @@ def test_a_failed_run_exits_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_full_disk_exits_with_2(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device", "journal.jsonl")
 
     monkeypatch.setattr("eircli.engine.journal.Journal.write", full)
