@@ -1,5 +1,9 @@
 """The network: growing, prediction, output strides, weights."""
 
+import functools
+import hashlib
+import threading
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -9,7 +13,7 @@ from torch import nn
 
 from eircli.errors import UserError
 from eircli.manifest import Model
-from eircli.model.backbones import build_backbone
+from eircli.model.backbones import IMAGENET, build_backbone
 from eircli.model.deeplab import DeepLab, predict, upsample
 
 TINY = Model(backbone="tiny", weights="none", aspp_channels=16, aspp_rates=(1, 2))
@@ -78,6 +82,32 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
         build_backbone(Model(backbone="resnet18", weights=str(tmp_path / "bad.pt")), load_weights=True)
     with pytest.raises(UserError, match="no ImageNet weights of tiny"):
         build_backbone(Model(backbone="tiny"), load_weights=True)
+
+
+def test_imagenet_weights_are_fetched_and_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The real download, from a server of our own."""
+    resnet = torchvision.models.resnet18(weights=None)
+    torch.save(resnet.state_dict(), tmp_path / "weights")
+    digest = hashlib.sha256((tmp_path / "weights").read_bytes()).hexdigest()[:8]
+    right, wrong = f"resnet18-{digest}.pth", "resnet18-00000000.pth"
+    for name in (right, wrong):
+        (tmp_path / name).write_bytes((tmp_path / "weights").read_bytes())
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    base = f"http://127.0.0.1:{server.server_port}"
+    config = Model(backbone="resnet18")
+    try:
+        monkeypatch.setitem(IMAGENET, "resnet18", f"{base}/{right}")
+        backbone, _ = build_backbone(config, load_weights=True)
+        assert torch.equal(next(backbone.parameters()), resnet.conv1.weight)
+        for bad in (f"{base}/{wrong}", f"{base}/missing-{digest}.pth"):
+            monkeypatch.setitem(IMAGENET, "resnet18", bad)
+            with pytest.raises(UserError, match="could not fetch the ImageNet weights of resnet18"):
+                build_backbone(config, load_weights=True)
+    finally:
+        server.shutdown()
+        server.server_close()
 
 
 def test_prediction_is_the_best_class_above_one_half_else_background() -> None:

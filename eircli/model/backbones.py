@@ -9,16 +9,17 @@ from urllib.error import URLError
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.models import resnet as torchvision_resnet
+from torch.hub import load_state_dict_from_url
 
 from eircli.errors import UserError
 from eircli.manifest import Model
 
 IMAGENET = {
-    "resnet18": torchvision_resnet.ResNet18_Weights.IMAGENET1K_V1,
-    "resnet50": torchvision_resnet.ResNet50_Weights.IMAGENET1K_V1,
-    "resnet101": torchvision_resnet.ResNet101_Weights.IMAGENET1K_V1,
+    "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url,
+    "resnet50": torchvision.models.ResNet50_Weights.IMAGENET1K_V1.url,
+    "resnet101": torchvision.models.ResNet101_Weights.IMAGENET1K_V1.url,
 }
+"""Where torchvision keeps the weights; the file's name holds its hash, which is checked."""
 
 
 def build_backbone(config: Model, load_weights: bool) -> tuple[nn.Module, int]:
@@ -119,7 +120,9 @@ def _weights(config: Model) -> dict[str, Tensor]:
                 f"model.weights: there are no ImageNet weights of {config.backbone}; set model.weights to none or a file"
             )
         try:
-            return cast(dict[str, Tensor], dict(IMAGENET[config.backbone].get_state_dict(progress=True, check_hash=True)))
+            return cast(
+                dict[str, Tensor], load_state_dict_from_url(IMAGENET[config.backbone], check_hash=True, weights_only=True)
+            )
         except (URLError, OSError, RuntimeError) as error:
             raise UserError(
                 f"model.weights: could not fetch the ImageNet weights of {config.backbone} ({error}); connect, or give a state-dict file, or none"

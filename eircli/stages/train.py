@@ -62,7 +62,13 @@ def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
     plan = make_plan(bench, step, len(samples), compute)
     state = _start_state(bench, step, model.to(compute.device), plan)
     if run.resume_file(step).exists():
-        state.load_state_dict(load_state(run.resume_file(step), recipe, "delete it to start the step afresh"))
+        saved = load_state(run.resume_file(step), recipe, "delete it to start the step afresh")
+        if saved["samples"] != len(samples):
+            raise UserError(
+                f"{run.resume_file(step)}: was trained on {saved['samples']} samples, there are now {len(samples)}; "
+                "put the data set back, or delete this file to start the step afresh"
+            )
+        state.load_state_dict(saved)
         say(f"step {step}: going on at iteration {state.iteration} of {plan.iterations}")
     instances = (
         None if bank is None else to_device(decode(bank, bench.memory_table(step), len(bench.schedule.old(step))), compute.device)
@@ -77,7 +83,11 @@ def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
     loader = make_loader(samples, plan, state.iteration, bench.workers)
     method.begin(model, loader)
     journal = Journal(run.journal(step), state.iteration)
-    fit(state, method, loader, plan, journal, lambda s: save_state(run.resume_file(step), {"recipe": recipe, **s.state_dict()}))
+
+    def save(state: TrainState[DeepLab]) -> None:
+        save_state(run.resume_file(step), {"recipe": recipe, "samples": len(samples), **state.state_dict()})
+
+    fit(state, method, loader, plan, journal, save)
     save_model(bench, step, model, iterations=plan.iterations, samples=len(samples))
     run.resume_file(step).unlink(missing_ok=True)
 
