@@ -212,9 +212,11 @@ class StepTraining(Section):
     """Whether dropout is on."""
 
     @model_validator(mode="after")
-    def _one_length(self) -> StepTraining:
+    def _can_be_trained(self) -> StepTraining:
         if (self.iterations is None) == (self.epochs is None):
             raise ValueError("give either iterations or epochs")
+        if self.batch_size == 1 and not self.frozen_batchnorm:
+            raise ValueError("BatchNorm cannot learn from single images: give batch_size 2 or more, or frozen_batchnorm: true")
         return self
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -128,7 +129,7 @@ def test_bank_travels_to_other_processes_unopened(bank: Bank) -> None:
 def test_decoded_bank_is_ordered_by_channel(bank: Bank) -> None:
     table = np.zeros(256, np.uint8)
     table[[7, 5, 3]] = [1, 2, 3]
-    decoded = decode(bank, table, 4)
+    decoded = decode(bank, table, 4, torch.device("cpu"))
     assert decoded.stock.tolist() == [0, 2, 1, 1, 0]
     assert decoded.first.tolist() == [0, 0, 2, 3, 4]
     second = bank.load(2)

@@ -54,14 +54,14 @@ class Pastes(NamedTuple):
     """Top and left of the slot."""
 
 
-def decode(bank: Bank, table: UInt8Array, old: int) -> Instances:
-    """Decode a whole bank for the channels 0..`old`; `table`, uint8 [256], maps class ids to channels."""
+def decode(bank: Bank, table: UInt8Array, old: int, device: torch.device) -> Instances:
+    """Decode a whole bank for the channels 0..`old` onto a device; `table`, uint8 [256], maps class ids to channels."""
     channels = table[bank.index["class_id"]]
     loaded = [bank.load(int(position)) for position in np.argsort(channels, kind="stable")]
     height = torch.tensor([instance.mask.shape[0] for instance in loaded])
     width = torch.tensor([instance.mask.shape[1] for instance in loaded])
     stock = torch.from_numpy(np.bincount(channels, minlength=old + 1))
-    return Instances(
+    decoded = Instances(
         pixels=torch.from_numpy(np.concatenate([instance.image.reshape(-1, 3) for instance in loaded])),
         masks=torch.from_numpy(np.concatenate([instance.mask.reshape(-1) for instance in loaded])),
         start=(height * width).cumsum(0) - height * width,
@@ -70,6 +70,7 @@ def decode(bank: Bank, table: UInt8Array, old: int) -> Instances:
         first=stock.cumsum(0) - stock,
         stock=stock,
     )
+    return Instances(*(tensor.to(device) for tensor in decoded))
 
 
 def draw(generator: np.random.Generator, n: int, pastes: int, flip: float, beta: tuple[float, float] | None) -> Draws:

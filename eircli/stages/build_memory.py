@@ -48,7 +48,7 @@ def build_memory(bench: Workbench, step: int, say: Say, again: bool = False) -> 
         raise UserError("--step 0: the base step trains without a bank; the first bank is that of step 1")
     if not bench.manifest.replays:
         raise UserError(f"method {bench.manifest.method.name} (as set) keeps no bank; there is nothing to build")
-    if run.done(step, "bank") and not again:
+    if not again and run.done(step, "bank"):
         say(f"the bank of step {step} is there already: {run.bank(step)} (--again builds it anew)")
         return Bank(run.bank(step))
     before = None

@@ -68,7 +68,7 @@ def evaluate(bench: Workbench, step: int, say: Say, full_size: bool = False, aga
     """Evaluate a trained step on the images with any class seen so far; a recorded result is read back unless `again`."""
     bench.check_step(step)
     artifact: Artifact = "results_full_size" if full_size else "results"
-    if bench.run.done(step, artifact) and not again:
+    if not again and bench.run.done(step, artifact):
         return read_results(bench, step, full_size)
     compute = choose_compute(bench.manifest.runtime)
     model = load_model(bench, step).to(compute.device).eval()

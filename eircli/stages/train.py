@@ -17,7 +17,7 @@ from eircli.engine.optim import build_optimizer, build_scheduler
 from eircli.engine.train import Plan, TrainState, fit
 from eircli.errors import UserError
 from eircli.memory.bank import Bank
-from eircli.memory.replay import Instances, decode
+from eircli.memory.replay import decode
 from eircli.memory.standalone import StandaloneInstances
 from eircli.methods import build_method
 from eircli.methods.base import Context
@@ -40,7 +40,7 @@ def train(bench: Workbench, step: int, say: Say, again: bool = False) -> None:
     """
     bench.check_step(step)
     run = bench.run
-    if run.done(step, "checkpoint") and not again:
+    if not again and run.done(step, "checkpoint"):
         say(f"step {step} is trained already: {run.checkpoint(step)} (--again trains it anew)")
         return
     if step > 0 and not run.done(step - 1, "checkpoint"):
@@ -55,41 +55,46 @@ def train(bench: Workbench, step: int, say: Say, again: bool = False) -> None:
 
 
 def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
-    run, recipe = bench.run, fingerprint(bench.manifest)
+    run, schedule = bench.run, bench.schedule
     model, teacher = start_model(bench, step)
     bank = Bank(run.verify(step, "bank")) if step > 0 and bench.manifest.replays else None
     samples = training_set(bench, step, bank)
     plan = make_plan(bench, step, len(samples), compute)
     state = _start_state(bench, step, model.to(compute.device), plan)
     if run.resume_file(step).exists():
-        saved = load_state(run.resume_file(step), recipe, "delete it to start the step afresh")
-        if saved["samples"] != len(samples):
-            raise UserError(
-                f"{run.resume_file(step)}: was trained on {saved['samples']} samples, there are now {len(samples)}; "
-                "put the data set back, or delete this file to start the step afresh"
-            )
-        state.load_state_dict(saved)
+        _resume(bench, step, state, len(samples))
         say(f"step {step}: going on at iteration {state.iteration} of {plan.iterations}")
-    instances = (
-        None if bank is None else to_device(decode(bank, bench.memory_table(step), len(bench.schedule.old(step))), compute.device)
-    )
     context = Context(
-        old=len(bench.schedule.old(step)),
-        new=len(bench.schedule.new(step)),
+        old=len(schedule.old(step)),
+        new=len(schedule.new(step)),
         teacher=None if teacher is None else teacher.to(compute.device),
-        instances=instances,
+        instances=None if bank is None else decode(bank, bench.memory_table(step), len(schedule.old(step)), compute.device),
     )
     method = build_method(bench.manifest.method, context)
     loader = make_loader(samples, plan, state.iteration, bench.workers)
     method.begin(model, loader)
-    journal = Journal(run.journal(step), state.iteration)
-
-    def save(state: TrainState[DeepLab]) -> None:
-        save_state(run.resume_file(step), {"recipe": recipe, "samples": len(samples), **state.state_dict()})
-
-    fit(state, method, loader, plan, journal, save)
+    mark = {"recipe": fingerprint(bench.manifest), "samples": len(samples)}
+    fit(
+        state,
+        method,
+        loader,
+        plan,
+        Journal(run.journal(step), state.iteration),
+        save=lambda current: save_state(run.resume_file(step), mark | current.state_dict()),
+    )
     save_model(bench, step, model, iterations=plan.iterations, samples=len(samples))
     run.resume_file(step).unlink(missing_ok=True)
+
+
+def _resume(bench: Workbench, step: int, state: TrainState[DeepLab], samples: int) -> None:
+    path = bench.run.resume_file(step)
+    saved = load_state(path, fingerprint(bench.manifest), "delete it to start the step afresh")
+    if saved["samples"] != samples:
+        raise UserError(
+            f"{path}: was trained on {saved['samples']} samples, there are now {samples}; "
+            "put the data set back, or delete this file to start the step afresh"
+        )
+    state.load_state_dict(saved)
 
 
 def training_set(bench: Workbench, step: int, bank: Bank | None) -> TrainingSet:
@@ -139,8 +144,3 @@ def make_loader(samples: TrainingSet, plan: Plan, start: int, workers: int) -> D
         generator=torch.Generator(),
         worker_init_fn=ignore_interrupts,
     )
-
-
-def to_device(instances: Instances, device: torch.device) -> Instances:
-    """The decoded bank on a device."""
-    return Instances(*(tensor.to(device) for tensor in instances))
