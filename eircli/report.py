@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.table import Table
 
 WIDE = 120
@@ -23,9 +23,10 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def protocol_table(runs: Sequence[Mapping[str, Any]]) -> Table:
+def protocol_table(runs: Sequence[Mapping[str, Any]]) -> Group:
     """The runs side by side, step by step."""
-    table = Table(title="mIoU in percent, after each step")
+    title = "mIoU in percent, after each step"
+    table = Table()
     for name, style in (("step", "dim"), ("run", "bold")):
         table.add_column(name, style=style, no_wrap=True)
     for name in ("old", "new", "all", "harmonic", "old classes' pixels\ntaken by background"):
@@ -37,19 +38,20 @@ def protocol_table(runs: Sequence[Mapping[str, Any]]) -> Table:
                 figures = [percent(step[key]) for key in ("old", "new", "all", "harmonic", "old_taken_by_background")]
                 table.add_row(str(number), run["name"], *figures)
         table.add_section()
-    return table
+    return Group(title, table)
 
 
-def results_table(results: Mapping[str, Any], name: str) -> Table:
+def results_table(results: Mapping[str, Any], name: str) -> Group:
     """One step's figures, class by class."""
-    table = Table(title=f"{name}, after step {results['step']}: IoU in percent ({results['size']}, {results['images']} images)")
+    title = f"{name}, after step {results['step']}: IoU in percent ({results['size']}, {results['images']} images)"
+    table = Table()
     table.add_column("class", no_wrap=True)
     for column in ("learned at step", "IoU", "forgotten", "taken by background"):
         table.add_column(column, justify="right")
     for row in results["classes"]:
         learned = "–" if row["id"] == 0 else str(row["step"])
         table.add_row(row["name"], learned, percent(row["iou"]), percent(row["forgetting"]), percent(row["taken_by_background"]))
-    return table
+    return Group(title, table)
 
 
 def summary_lines(results: Mapping[str, Any]) -> list[str]:
@@ -64,22 +66,22 @@ def summary_lines(results: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def bank_table(facts: Mapping[str, Any]) -> Table:
+def bank_table(facts: Mapping[str, Any]) -> Group:
     """Instances per class."""
-    table = Table(
-        title=f"bank of step {facts['step']}: {facts['instances']} of {facts['budget']} instances, {facts['bytes']:,} bytes"
-    )
+    title = f"bank of step {facts['step']}: {facts['instances']} of {facts['budget']} instances, {facts['bytes']:,} bytes"
+    table = Table()
     table.add_column("class", no_wrap=True)
     table.add_column("instances", justify="right")
     for name, count in facts["per_class"].items():
         table.add_row(name, f"{count}{'  (fell short)' if name in facts['short'] else ''}")
-    return table
+    return Group(title, table)
 
 
-def step_table(facts: Mapping[str, Any]) -> Table:
+def step_table(facts: Mapping[str, Any]) -> Group:
     """What a step consists of."""
     parts = facts["parts"]
-    table = Table(title=f"step {facts['step']} of 0..{facts['steps'] - 1}, {facts['setting']}: images that hold each class")
+    title = f"step {facts['step']} of 0..{facts['steps'] - 1}, {facts['setting']}: images that hold each class"
+    table = Table()
     for column in ("id", "class", "learned"):
         table.add_column(column, no_wrap=True)
     for part in parts:
@@ -89,12 +91,13 @@ def step_table(facts: Mapping[str, Any]) -> Table:
             table.add_row(str(class_id), name, group, *(str(part["per_class"][name]) for part in parts.values()))
         table.add_section()
     table.add_row("", "images", "", *(str(part["images"]) for part in parts.values()), style="bold")
-    return table
+    return Group(title, table)
 
 
-def status_table(facts: Mapping[str, Any]) -> Table:
+def status_table(facts: Mapping[str, Any]) -> Group:
     """Which stages of each step are done."""
-    table = Table(title=f"{facts['name']} ({facts['method']}) in {facts['run_dir']}")
+    title = f"{facts['name']} ({facts['method']}) in {facts['run_dir']}"
+    table = Table()
     for column in ("step", "bank", "checkpoint", "results"):
         table.add_column(column)
     for row in facts["steps"]:
@@ -107,4 +110,4 @@ def status_table(facts: Mapping[str, Any]) -> Table:
             else:
                 cells.append("unfinished" if artifact == "checkpoint" and row["unfinished"] else "to do")
         table.add_row(str(row["step"]), *cells)
-    return table
+    return Group(title, table)

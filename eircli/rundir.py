@@ -11,6 +11,8 @@ import errno
 import hashlib
 import os
 import platform
+import shlex
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -78,16 +80,15 @@ def sha256(path: Path) -> str:
 class RunDir:
     """One run directory with its manifest. Reading needs no lock; writing is done inside `locked()`."""
 
-    def __init__(self, path: Path, manifest: Manifest, recipe: Path) -> None:
+    def __init__(self, path: Path, manifest: Manifest, opened_by: str) -> None:
         self.path = path
         self.manifest = manifest
-        self.recipe = recipe
-        """What the run was opened by."""
+        self._opened_by = opened_by
 
     @property
-    def name(self) -> Path:
-        """What to give a command to mean this run: the run directory once it is there, the recipe before."""
-        return self.path if self.manifest_path.exists() else self.recipe
+    def name(self) -> str:
+        """What to give a command to mean this run: the run directory once it holds something; before, what opened it."""
+        return str(self.path) if any(self.path.glob("step-*")) else self._opened_by
 
     @property
     def manifest_path(self) -> Path:
@@ -116,7 +117,11 @@ class RunDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for writing. The system drops the lock when its holder dies, however it dies."""
+        """Hold the run for writing; its directory is made, and unmade if the block fails before it made anything.
+
+        The system drops the lock when its holder dies, however it dies.
+        """
+        is_new = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
         lock = FileLock(self.path / ".lock")
         try:
@@ -128,6 +133,10 @@ class RunDir:
                 leftover.unlink()
             self._settle()
             yield
+        except UserError:
+            if is_new and not list(self.path.glob("step-*")):
+                shutil.rmtree(self.path)
+            raise
         finally:
             lock.release()
 
@@ -235,9 +244,11 @@ def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None =
             _refuse_differing(resolve(tree, source=str(path)), manifest, path.parent)
         if run_dir is not None and run_dir.resolve() != path.parent.resolve():
             raise UserError(f"--run-dir: {target} is itself a run directory; give its recipe to start another run")
-        return RunDir(path.parent, manifest, target)
+        return RunDir(path.parent, manifest, str(target))
     manifest = load_recipe(path, overrides)
-    run = RunDir(run_dir or Path("runs") / f"{manifest.name}-seed{manifest.seed}", manifest, target)
+    words = [str(target), *(word for override in overrides for word in ("--set", override))]
+    opened_by = shlex.join([*words, "--run-dir", str(run_dir)] if run_dir else words)
+    run = RunDir(run_dir or Path("runs") / f"{manifest.name}-seed{manifest.seed}", manifest, opened_by)
     if run.manifest_path.exists() and not look_only:
         _refuse_differing(read_manifest(run.manifest_path)[0], manifest, run.path)
     return run
@@ -250,9 +261,9 @@ def _refuse_differing(recorded: Manifest, wanted: Manifest, path: Path) -> None:
         )
 
 
-def _how_to_make(artifact: str, path: Path, step: int) -> str:
+def _how_to_make(artifact: str, name: str, step: int) -> str:
     command = {"bank": "build-memory", "checkpoint": "train"}.get(artifact, "evaluate")
-    return f"run: eir {command} {path} --step {step}"
+    return f"run: eir {command} {name} --step {step}"
 
 
 def _version(package: str) -> str:

@@ -135,3 +135,10 @@ def test_one_writer_at_a_time_and_a_killed_one_lets_go(run: RunDir, tmp_path: Pa
     other.join()
     with run.locked():
         assert not list(run.path.glob(".*.part"))
+
+
+def test_a_command_that_fails_at_once_leaves_no_run_behind(recipe: Path, tmp_path: Path) -> None:
+    run = open_run(recipe, [], tmp_path / "run")
+    with pytest.raises(UserError, match=r"run: eir train \S*mine\.yaml --run-dir \S*run --step 0"), run.locked():
+        run.verify(0, "checkpoint")
+    assert not run.path.exists()
