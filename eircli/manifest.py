@@ -101,6 +101,13 @@ class Data(Section):
     cache: Literal["none", "ram"] = "none"
     """ram keeps the decoded (and resized) images of a step in memory."""
 
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Data:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: [{low}, {high}] must be two positive numbers, the smaller first")
+        return self
+
 
 class Model(Section):
     backbone: Literal["resnet101", "resnet50", "resnet18", "tiny"] = "resnet101"

@@ -89,6 +89,7 @@ def test_epochs_take_the_place_of_iterations_and_the_other_way_round() -> None:
         ("memory.budget=0", r"memory\.budget: .*greater than or equal to 1"),
         ("method.paste=soft", r"method\.paste: .*'mixup' or 'hard'"),
         ("method.slot=600", r"method\.slot 600 is larger than data\.crop_size 512"),
+        ("data.scale=[2, 1]", r"data: scale: \[2.0, 1.0\] must be two positive numbers"),
         ("train.batch_size=1", r"train\.base: BatchNorm cannot learn from single images"),
         ("memory.budget", r"write key\.path=value"),
         ("memory=3", r"memory: .*"),
