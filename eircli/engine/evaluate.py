@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eircli.engine.device import Compute
 from eircli.engine.metrics import Confusion, confusion_matrix
-from eircli.progress import track
+from eircli.progress import progress
 
 
 @torch.no_grad()
@@ -26,11 +26,14 @@ def evaluate(
 
     Args:
         predict: uint8 images [N, 3, h, w] and the labels' size to predictions uint8 [N, H, W].
+        count: how many images there are.
         batches: images and uint8 labels [N, H, W]; sizes of image and label may differ.
     """
     total = torch.zeros(channels, channels, dtype=torch.int64, device=compute.device)
-    for images, labels in track(batches, title, count, "batches"):
-        with compute.autocast():
-            predicted = predict(images.to(compute.device, non_blocking=True), labels.shape[1:])
-        total += confusion_matrix(labels.to(compute.device), predicted, channels)
+    with progress(title, count, "images") as reporter:
+        for images, labels in batches:
+            with compute.autocast():
+                predicted = predict(images.to(compute.device, non_blocking=True), labels.shape[1:])
+            total += confusion_matrix(labels.to(compute.device), predicted, channels)
+            reporter.advance(len(images))
     return np.asarray(total.cpu().numpy())

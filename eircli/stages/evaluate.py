@@ -78,7 +78,7 @@ def evaluate(bench: Workbench, step: int, say: Say, full_size: bool = False, aga
     loader = DataLoader(cast(Any, images), batch_size=batch_size, num_workers=bench.workers, generator=torch.Generator())
     channels = 1 + len(bench.schedule.seen(step))
     title = f"{bench.manifest.name} step {step}: evaluating"
-    confusion = run_over(predictor(model), loader, len(loader), channels, compute, title)
+    confusion = run_over(predictor(model), loader, len(view), channels, compute, title)
     results = figures(bench, step, confusion, full_size) | {"images": len(view)}
     path = bench.run.results(step, full_size)
     with atomic_write(path.with_name(path.stem.replace("results", "confusion") + ".csv")) as file:
