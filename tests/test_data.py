@@ -116,6 +116,8 @@ def damage(root: Path, what: str) -> None:
             label.unlink()
         case "missing image":
             image.unlink()
+        case "twice":
+            image.with_suffix(".png").write_bytes(image.read_bytes())
         case "empty":
             (root / "classes.txt").write_text("")
 
@@ -131,6 +133,7 @@ def damage(root: Path, what: str) -> None:
         ("no image", r"t1\.jpg: cannot be read"),
         ("missing label", r"t1\.png: missing, the label of t1\.jpg"),
         ("missing image", r"t1\.\*: missing, the image of the label t1\.png"),
+        ("twice", r"t1\.jpg: has the same name as t1\.png"),
         ("empty", r"classes\.txt: needs 1 to 254"),
     ],
 )

@@ -93,7 +93,10 @@ def pair_files(images: Path, labels: Path, class_count: int, table: UInt8Array |
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; check dataset.root and the names of the splits")
     known = {extension for extension, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    found = {path.stem: path for path in sorted(images.iterdir()) if path.suffix.lower() in known}
+    pictures = [path for path in sorted(images.iterdir()) if path.suffix.lower() in known]
+    found = {path.stem: path for path in pictures}
+    if twice := [path for path in pictures if found[path.stem] != path]:
+        raise UserError(f"{twice[0]}: has the same name as {found[twice[0].stem].name}; keep one of them")
     labelled = {path.stem: path for path in sorted(labels.glob("*.png"))}
     if not found:
         raise UserError(f"{images}: holds no image")
