@@ -33,7 +33,7 @@ Step = Annotated[int, typer.Option("--step", "-t", help="The step, from 0 (the b
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the recipe; repeatable.")
 ]
-RunDirectory = Annotated[Path | None, typer.Option("--run-dir", help="The run directory [default: runs/NAME-seedSEED].")]
+RunDirectory = Annotated[Path | None, typer.Option("--run-dir", help="The run directory; by default runs/NAME-seedSEED.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, or cuda:N; the same as --set runtime.device=…")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
 Again = Annotated[bool, typer.Option("--again", help="Do it anew although it is done.")]
