@@ -84,6 +84,7 @@ class RunDir:
         self.path = path
         self.manifest = manifest
         self._opened_by = opened_by
+        self._steps: Record | None = None
 
     @property
     def name(self) -> str:
@@ -143,13 +144,14 @@ class RunDir:
     def _settle(self) -> None:
         """Create the manifest, or see to it that it is the same recipe."""
         if self.manifest_path.exists():
-            recorded, steps = read_manifest(self.manifest_path)
+            recorded, self._steps = read_manifest(self.manifest_path)
             _refuse_differing(recorded, self.manifest, self.path)
         else:
-            steps = {}
-        self._write(steps)
+            self._steps = {}
+        self._write(self._steps)
 
     def _write(self, steps: Record) -> None:
+        self._steps = steps
         tree = to_tree(self.manifest) | {"steps": steps}
         write_text(
             self.manifest_path, HEADER + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True)
@@ -158,7 +160,9 @@ class RunDir:
     @property
     def steps(self) -> Record:
         """The record: step → artifact → file, size, sha256, made, versions."""
-        return read_manifest(self.manifest_path)[1] if self.manifest_path.exists() else {}
+        if self._steps is None:  # read once: while the run is held, nobody else changes it
+            self._steps = read_manifest(self.manifest_path)[1] if self.manifest_path.exists() else {}
+        return self._steps
 
     def record(self, step: int, artifact: Artifact, path: Path, **facts: object) -> None:
         """Enter a finished artifact; what was made from an earlier version of it is dropped from the record."""
@@ -175,14 +179,7 @@ class RunDir:
         }
         recorded = steps.setdefault(step, {})
         if recorded.get(artifact, {}).get("sha256") != entry["sha256"]:
-            stale: dict[Artifact, Sequence[Artifact]] = {
-                "bank": ("checkpoint", "results", "results_full_size"),
-                "checkpoint": ("results", "results_full_size"),
-            }
-            for later in stale.get(artifact, ()):
-                recorded.pop(later, None)
-            if artifact in stale:
-                steps = {k: v for k, v in steps.items() if k <= step}
+            _forget_derived(steps, step, artifact)
         recorded[artifact] = entry
         self._write(dict(sorted(steps.items())))
 
@@ -212,6 +209,22 @@ class RunDir:
                 f"{path}: damaged (not the recorded sha256); delete it, then {_how_to_make(artifact, self.name, step)}"
             )
         return path
+
+
+def _forget_derived(steps: Record, step: int, artifact: Artifact) -> None:
+    """Drop from the record what was made from an artifact that is replaced.
+
+    A bank goes into its step's checkpoint and into all later banks; a checkpoint into its results and all later
+    checkpoints; results into nothing.
+    """
+    order = {"bank": 0, "checkpoint": 1, "results": 2, "results_full_size": 2}
+    if order[artifact] == 2:
+        return
+    for later, recorded in steps.items():
+        for name in list(recorded):
+            derived = order[name] > order[artifact] if later == step else artifact == "bank" or name != "bank"
+            if later >= step and derived:
+                del recorded[name]
 
 
 def read_manifest(path: Path) -> tuple[Manifest, Record]:

@@ -89,14 +89,23 @@ def test_the_record(run: RunDir) -> None:
 
 
 def test_what_was_made_from_an_earlier_version_is_forgotten(run: RunDir) -> None:
+    def recorded() -> dict[int, set[str]]:
+        return {step: set(entry) for step, entry in run.steps.items() if entry}
+
     with run.locked():
-        for step in (0, 1):
+        for step in (0, 1, 2):
+            if step:
+                run.record(step, "bank", make(run, step, "bank.h5", b"bank"))
             run.record(step, "checkpoint", make(run, step, "model.pt", b"one"))
             run.record(step, "results", make(run, step, "results.json", b"{}"))
+        everything = recorded()
         run.record(0, "checkpoint", make(run, 0, "model.pt", b"one"))
-        assert set(run.steps) == {0, 1}
-        run.record(0, "checkpoint", make(run, 0, "model.pt", b"two"))
-    assert {step: set(entry) for step, entry in run.steps.items()} == {0: {"checkpoint"}}
+        run.record(1, "results", make(run, 1, "results.json", b"{ }"))
+        assert recorded() == everything
+        run.record(1, "checkpoint", make(run, 1, "model.pt", b"two"))
+        assert recorded() == {0: {"checkpoint", "results"}, 1: {"bank", "checkpoint"}, 2: {"bank"}}
+        run.record(1, "bank", make(run, 1, "bank.h5", b"other"))
+        assert recorded() == {0: {"checkpoint", "results"}, 1: {"bank"}}
 
 
 def test_atomic_write_is_all_or_nothing(tmp_path: Path) -> None:

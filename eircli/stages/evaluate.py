@@ -21,10 +21,9 @@ from eircli.model.deeplab import DeepLab, predict, upsample
 from eircli.progress import Say
 from eircli.rundir import Artifact, atomic_write, write_text
 from eircli.stages.models import load_model
+from eircli.stages.show import Results, read_results
 from eircli.types import BACKGROUND, Sample
 from eircli.workbench import Workbench
-
-Results = dict[str, Any]
 
 
 class PaperCrops:
@@ -86,12 +85,6 @@ def evaluate(bench: Workbench, step: int, say: Say, full_size: bool = False, aga
     write_text(path, json.dumps(results, indent=1) + "\n")
     bench.run.record(step, artifact, path)
     return results
-
-
-def read_results(bench: Workbench, step: int, full_size: bool = False) -> Results:
-    """The recorded results of a step."""
-    path = bench.run.verify(step, "results_full_size" if full_size else "results")
-    return cast(Results, json.loads(path.read_text(encoding="utf-8")))
 
 
 def figures(bench: Workbench, step: int, confusion: Confusion, full_size: bool) -> Results:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from eircli.progress import Say
 from eircli.stages.build_memory import build_memory
-from eircli.stages.evaluate import Results, evaluate
+from eircli.stages.evaluate import evaluate
+from eircli.stages.show import Results
 from eircli.stages.train import train
 from eircli.workbench import Workbench
 

@@ -1,12 +1,29 @@
-"""`eir show-step` and `eir status`: what a step consists of, and how far a run is. Imports no torch."""
+"""What can be said of a run without working on it: `eir show-step`, `eir status`, recorded results. Imports no torch."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from typing import Any, cast
 
 from eircli.data.step_view import class_counts
 from eircli.rundir import Artifact
 from eircli.workbench import Workbench
+
+Results = dict[str, Any]
+"""The figures of an evaluated step, as in its results.json."""
+
+
+def read_results(bench: Workbench, step: int, full_size: bool = False) -> Results:
+    """The recorded results of a step."""
+    path = bench.run.verify(step, "results_full_size" if full_size else "results")
+    return cast(Results, json.loads(path.read_text(encoding="utf-8")))
+
+
+def recorded_results(bench: Workbench) -> list[Results] | None:
+    """The results of every step of a finished run; None if anything of it is still to do."""
+    if status(bench)["next"] is not None:
+        return None
+    return [read_results(bench, step) for step in range(len(bench.schedule))]
 
 
 def status(bench: Workbench) -> dict[str, Any]:
