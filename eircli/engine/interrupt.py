@@ -39,5 +39,6 @@ def deferred_interrupt() -> Iterator[Interrupt]:
 
 
 def ignore_interrupts(_worker: int = 0) -> None:
-    """For worker processes: a Ctrl-C reaches the whole process group, but stopping is the main process's affair."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """For worker processes: a signal may reach the whole process group, but stopping is the main process's affair."""
+    for number in SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
