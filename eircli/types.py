@@ -130,6 +130,10 @@ class Batch:
     region: Tensor | None = None
     """bool [N, H, W]: the pixels that are distilled."""
 
+    def pin_memory(self) -> Batch:
+        """The same in page-locked memory, which reaches a GPU faster; the data loader calls this."""
+        return self.with_(images=self.images.pin_memory(), labels=self.labels.pin_memory())
+
     def with_(self, **changes: object) -> Batch:
         """A copy with some fields replaced."""
         return replace(self, **changes)  # type: ignore[arg-type]
