@@ -1,0 +1,85 @@
+"""Methods as the loop sees them: what they prepare, and which losses they name."""
+
+import pytest
+import torch
+
+from eircli import manifest
+from eircli.methods import METHODS, build_method
+from eircli.methods.base import Context
+from eircli.methods.eir import Eir
+from eircli.model.deeplab import DeepLab
+from eircli.types import IGNORE, Batch
+
+TINY = manifest.Model(backbone="tiny", weights="none", aspp_channels=8, aspp_rates=(1,))
+OLD, NEW = 2, 1
+
+
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.tensor([0, 3, IGNORE, 1], dtype=torch.uint8).repeat_interleave(8).expand(2, 32, 32)
+    return Batch(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator), labels.contiguous(), seed=1)
+
+
+def context(teacher: bool = True) -> Context:
+    torch.manual_seed(0)
+    return Context(OLD, NEW, DeepLab(TINY, [OLD]).frozen_copy() if teacher else None, None)
+
+
+def eir(**changes: object) -> manifest.Eir:
+    return manifest.Eir.model_validate({"name": "eir", "fusion": False, "standalone_replay": False, **changes})
+
+
+@pytest.mark.parametrize(
+    ("region", "labels"),
+    [("outside-new", {0, 1}), ("inside-new", {3}), ("all", {0, 1, 3})],
+    ids=["outside-new", "inside-new", "all"],
+)
+def test_regions_of_distillation_leave_ignored_pixels_out(region: str, labels: set[int]) -> None:
+    method = build_method(eir(distill={"region": region}), context())
+    prepared = method.prepare(batch())
+    assert prepared.region is not None
+    assert set(prepared.labels[prepared.region].tolist()) == labels
+    assert all(prepared.region[prepared.labels == label].all() for label in labels)
+
+
+def test_pseudo_labels_become_targets_of_background_alone() -> None:
+    plain, completed = (build_method(eir(pseudo_labels=on, threshold=0.0), context()).prepare(batch()) for on in (False, True))
+    assert plain.targets is not None
+    assert completed.targets is not None
+    changed = plain.targets.channels[:, 0] != completed.targets.channels[:, 0]
+    assert changed.any()
+    assert set(batch().labels[changed].tolist()) == {0}
+    assert completed.targets.channels[:, 0][changed].max() <= OLD
+    assert not completed.targets.valid[batch().labels == IGNORE].any()
+
+
+def test_the_teacher_sees_the_prepared_images_and_none_is_asked_without_distillation() -> None:
+    method = build_method(eir(), context())
+    prepared = method.prepare(batch())
+    teacher = method.context.teacher if isinstance(method, Eir) else None
+    assert teacher is not None
+    low = teacher(prepared.images)
+    expected = torch.nn.functional.interpolate(low, (32, 32), mode="bilinear")
+    assert prepared.teacher_logits is not None
+    torch.testing.assert_close(prepared.teacher_logits, expected)
+    assert build_method(eir(distill={"weight": 0}), context()).prepare(batch()).teacher_logits is None
+
+
+def test_the_weight_of_distillation_is_a_factor() -> None:
+    model = DeepLab(TINY, [OLD, NEW]).eval()
+    found = []
+    for weight in (1.0, 5.0):
+        method = build_method(eir(distill={"weight": weight}), context())
+        found.append({key: float(loss.detach()) for key, loss in method.losses(model, method.prepare(batch())).items()})
+    assert found[1]["rskd"] == pytest.approx(5 * found[0]["rskd"])
+    assert found[1]["bce"] == found[0]["bce"]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_in_the_base_step_every_method_learns_the_labels_as_they_are(name: str) -> None:
+    config = eir() if name == "eir" else manifest.Finetune(name="finetune")
+    model = DeepLab(TINY, [OLD, NEW]).eval()
+    method = build_method(config, context(teacher=False))
+    losses = method.losses(model, method.prepare(batch()))
+    reference = build_method(manifest.Finetune(name="finetune"), context(teacher=False))
+    assert losses == reference.losses(model, reference.prepare(batch()))
