@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
 from eircli.errors import UserError
+from eircli.explain import explain
 from eircli.manifest import Manifest
 
 Tree = dict[str, Any]
@@ -49,6 +48,15 @@ _ADE20K: Tree = {
 PAPER: dict[str, Tree] = {"voc": _VOC, "ade20k": _ADE20K, "folder": _VOC, "shapes": _VOC}
 """What naming a data set implies beyond the fields' own defaults: the paper's settings (method §5, §6)."""
 
+METHOD_IMPLIES: dict[str, Tree] = {
+    "mib": {"model": {"new_classifier": "balanced"}},
+    "plop": {"model": {"new_classifier": "balanced"}},
+    "ssul": {"model": {"new_classifier": "unknown", "unknown_class": True}},
+    "lwf": {"model": {"new_classifier": "random"}},
+    "star": {"model": {"new_classifier": "random"}},
+}
+"""What naming a method implies beyond its own section: how its paper starts the new classifiers."""
+
 FREE_KEYS = ("runtime", "dataset.root", "dataset.class_index")
 """Keys that may differ between commands on one run: how and where it runs, not what it computes."""
 
@@ -70,6 +78,7 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] = (), source: st
     kind, method = tree["dataset"].get("kind"), tree["method"].get("name")
     implied = _deep_copy(PAPER.get(kind, {}) if isinstance(kind, str) else {})
     implied["method"] = implied.get("method", {}).get(method, {})
+    implied = merge(implied, _deep_copy(METHOD_IMPLIES.get(method, {}) if isinstance(method, str) else {}))
     _drop_length(implied.get("train", {}), tree.get("train", {}))
     tree = merge(implied, tree)
     _fill_base(tree)
@@ -78,7 +87,7 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] = (), source: st
     try:
         return Manifest.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{source}: {_explain(error.errors()[0])}") from None
+        raise UserError(f"{source}: {explain(error.errors()[0])}") from None
 
 
 def load_yaml(path: Path) -> Tree:
@@ -97,8 +106,27 @@ def load_yaml(path: Path) -> Tree:
 
 
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Manifest:
-    """The manifest of a recipe file; its name is the file's unless the recipe has one."""
-    return resolve({"name": path.stem, **load_yaml(path)}, overrides, str(path))
+    """The manifest of a recipe file; its name is the file's unless the recipe has one.
+
+    `like: FILE` takes another recipe, in the same folder, for what this one leaves out; another method takes the place
+    of that recipe's method whole.
+    """
+    tree, files = load_yaml(path), [path]
+    while "like" in tree:
+        files.append(path.parent / str(tree.pop("like")))
+        if len(set(files)) < len(files):
+            raise UserError(f"{path}: like: {files[-1].name} is like this recipe itself")
+        below = load_yaml(files[-1])
+        below.pop("name", None)
+        if _names_another_method(below.get("method"), tree.get("method")):
+            del below["method"]
+        tree = merge(below, tree)
+    return resolve({"name": path.stem, **tree}, overrides, str(path))
+
+
+def _names_another_method(below: Any, above: Any) -> bool:
+    both = isinstance(below, Mapping) and isinstance(above, Mapping)
+    return both and "name" in above and above["name"] != below.get("name")
 
 
 def to_tree(manifest: Manifest) -> Tree:
@@ -135,8 +163,34 @@ def differing_keys(recorded: Manifest, wanted: Manifest) -> list[str]:
 
 def fingerprint(manifest: Manifest) -> str:
     """A hash of what the run computes; equal exactly if `differing_keys` is empty."""
-    flat = {k: v for k, v in flatten(to_tree(manifest)).items() if not any(k == f or k.startswith(f + ".") for f in FREE_KEYS)}
-    return hashlib.sha256(json.dumps(flat, sort_keys=True).encode()).hexdigest()
+    return _hash(to_tree(manifest))
+
+
+def base_fingerprint(manifest: Manifest, base_classes: Sequence[int]) -> str:
+    """A hash of all that the base step's checkpoint depends on; equal for runs whose base step is the same.
+
+    The rest of the schedule matters only where it decides which images step 0 has: in the partitioned setting. How new
+    classifiers start does not, nor does the method, unless it trains a base step of its own.
+    """
+    tree = to_tree(manifest)
+    method, protocol, model = tree["method"], tree["protocol"], tree["model"]
+    partitioned = protocol["setting"] == "partitioned"
+    decides = {
+        "seed": tree["seed"],
+        "dataset": tree["dataset"],
+        "data": tree["data"] | {"cache": None},
+        "classes": list(base_classes),
+        "images": {key: protocol[key] for key in (("setting", "schedule", "order") if partitioned else ("setting",))},
+        "model": {key: value for key, value in model.items() if key not in ("new_classifier", "unknown_class")},
+        "train": tree["train"]["base"],
+        "method": method if method["base_step"] == "own" else {"positive_weight": method["positive_weight"]},
+    }
+    return _hash(decides)
+
+
+def _hash(tree: Tree) -> str:
+    kept = {k: v for k, v in flatten(tree).items() if not any(k == f or k.startswith(f + ".") for f in FREE_KEYS)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
 
 
 def _apply_override(tree: Tree, override: str) -> None:
@@ -182,74 +236,3 @@ def _fill_base(tree: Tree) -> None:
 
 def _deep_copy(tree: Any) -> Any:
     return {k: _deep_copy(v) for k, v in tree.items()} if isinstance(tree, Mapping) else tree
-
-
-def _explain(error: ErrorDetails) -> str:
-    """One line for a validation error: the dotted key, what is wrong, what to do."""
-    section, keys = _walk(error["loc"])
-    path = ".".join(keys)
-    match error["type"]:
-        case "extra_forbidden":
-            return f"unknown key {path}; {_suggestion(keys, section)}"
-        case "missing":
-            return f"{path}: missing; every recipe needs it"
-        case "union_tag_invalid" | "union_tag_not_found":
-            tag = str(error["ctx"]["discriminator"]).strip("'")
-            allowed = [str(option).strip(" '") for option in str(error["ctx"].get("expected_tags", "")).split(",")]
-            given = error["ctx"].get("tag")
-            near = difflib.get_close_matches(str(given), allowed, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            known = f"one of {', '.join(allowed)}" if allowed != [""] else "missing"
-            return f"{path}.{tag}: {f'{given!r} is unknown; {hint}' if given else ''}{known}"
-        case "value_error":
-            return f"{path + ': ' if path else ''}{error['ctx']['error']}"
-        case _:
-            message = error["msg"][0].lower() + error["msg"][1:]
-            return f"{path}: {message}, got {error['input']!r}"
-
-
-def _walk(location: Iterable[int | str]) -> tuple[type[BaseModel], list[str]]:
-    """The section an error lies in, and its key path without the tags that pydantic puts in for unions."""
-    section: type[BaseModel] = Manifest
-    keys: list[str] = []
-    options: list[type[BaseModel]] = []
-    for part in location:
-        tagged = [
-            s
-            for s in options
-            if part in {a for f in ("kind", "name") if f in s.model_fields for a in get_args(s.model_fields[f].annotation)}
-        ]
-        if tagged:
-            section, options = tagged[0], []
-            continue
-        keys.append(str(part))
-        field = section.model_fields.get(str(part))
-        options = _sections(field.annotation) if field else []
-        if len(options) == 1:
-            section, options = options[0], []
-    return section, keys
-
-
-def _sections(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return [annotation]
-    return [section for part in get_args(annotation) for section in _sections(part)]
-
-
-def _suggestion(keys: Sequence[str], section: type[BaseModel]) -> str:
-    prefix = ".".join(keys[:-1])
-    siblings = list(section.model_fields)
-    if near := difflib.get_close_matches(keys[-1], siblings, 1, cutoff=0.6):
-        return f"did you mean {prefix + '.' if prefix else ''}{near[0]}?"
-    if elsewhere := [path for path in _all_paths(Manifest) if path.rsplit(".", 1)[-1] == keys[-1]]:
-        return f"did you mean {elsewhere[0]}?"
-    return f"{prefix or 'a recipe'} has: {', '.join(siblings)}"
-
-
-def _all_paths(section: type[BaseModel], prefix: str = "") -> list[str]:
-    paths = []
-    for name, field in section.model_fields.items():
-        paths.append(prefix + name)
-        for inner in _sections(field.annotation):
-            paths += _all_paths(inner, f"{prefix}{name}.")
-    return paths
