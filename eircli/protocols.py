@@ -12,9 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eircli.errors import UserError
+from eircli.orders import class_order
+from eircli.seeds import derive_seed
 from eircli.types import BACKGROUND, IGNORE, UInt8Array
 
-Setting = Literal["overlapped", "disjoint"]
+Setting = Literal["overlapped", "disjoint", "partitioned"]
 Part = Literal["train", "val", "test"]
 
 
@@ -55,29 +57,45 @@ class Schedule:
                 table[class_id] = channel
         return table
 
-    def select(self, presence: NDArray[np.bool_], step: int, part: Part, setting: Setting = "overlapped") -> NDArray[np.intp]:
+    def select(
+        self, presence: NDArray[np.bool_], step: int, part: Part, setting: Setting = "overlapped", seed: int = 0
+    ) -> NDArray[np.intp]:
         """Positions of the images that `step` trains on, validates on or is tested on (method §1).
 
         Args:
             presence: bool [images, 1 + classes], whether an image holds a pixel of each class id.
-            part: "train": images with a new class; in the disjoint setting also without any class that comes later.
-                "val": images with a new class. "test": images with any class seen so far.
+            part: "train": images with a new class; in the disjoint setting also without any class that comes later; in the
+                partitioned one those that the step is dealt. "val": images with a new class. "test": images with any
+                class seen so far.
+            seed: of the partition.
         """
         new, seen = list(self.new(step)), list(self.seen(step))
+        if part == "train" and setting == "partitioned":
+            return np.flatnonzero(np.isin(self._dealt(presence, seed), new))
         chosen = presence[:, seen if part == "test" else new].any(axis=1)
         if part == "train" and setting == "disjoint":
             later = np.setdiff1d(np.arange(1, presence.shape[1]), seen)
             chosen &= ~presence[:, later].any(axis=1)
         return np.flatnonzero(chosen)
 
+    def _dealt(self, presence: NDArray[np.bool_], seed: int) -> NDArray[np.intp]:
+        """The one class that each image is dealt to, drawn from those it holds; 0 if it holds none of the schedule's.
 
-def parse_schedule(spec: str | Sequence[Sequence[int]], class_count: int, order: Sequence[int] | None = None) -> Schedule:
+        After Kwak et al., arXiv:2405.09858: the data set is divided into a part per class, the parts go to the steps.
+        """
+        classes = np.array(sorted(self.seen(len(self) - 1)))
+        generator = np.random.default_rng(derive_seed(seed, "partition"))
+        tickets = np.where(presence[:, classes], generator.random((len(presence), len(classes))), -1.0)
+        return np.where(tickets.max(axis=1) >= 0, classes[tickets.argmax(axis=1)], BACKGROUND)
+
+
+def parse_schedule(spec: str | Sequence[Sequence[int]], class_count: int, order: Sequence[int] | str | None = None) -> Schedule:
     """The schedule that `spec` means for classes 1..`class_count`.
 
     Args:
         spec: "joint"; "A-B": A classes, then B per step until none is left (also "A-B-C…": the last size repeats);
             or the class ids of every step as a list of lists.
-        order: the order in which "A-B" takes the class ids; ascending if None.
+        order: the order in which "A-B" takes the class ids, as `protocol.order` has it; ascending if None.
 
     Raises:
         UserError: an unreadable spec, an id twice or out of range, or fewer classes than the spec needs.
@@ -87,6 +105,7 @@ def parse_schedule(spec: str | Sequence[Sequence[int]], class_count: int, order:
             raise UserError("protocol.order: only for schedules such as '15-1'; an explicit list of steps has its order")
         return Schedule(_checked(spec, class_count, "protocol.schedule"))
     ids = list(range(1, class_count + 1))
+    order = class_order(tuple(order) if order is not None and not isinstance(order, str) else order, class_count)
     if order is not None:
         (ordered,) = _checked([order], class_count, "protocol.order")
         if sorted(ordered) != ids:
