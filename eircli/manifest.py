@@ -5,21 +5,14 @@ The defaults here and in `recipe.PAPER` are the paper's settings. Importing this
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from eircli.method_settings import Activation, Eir, Fraction, MemoryKind, MethodConfig, PositiveInt, Section
 from eircli.protocols import Setting
-
-PositiveInt = Annotated[int, Field(ge=1)]
-Fraction = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    """A part of the manifest: immutable, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
 
 
 class Voc(Section):
@@ -80,9 +73,11 @@ class Protocol(Section):
     schedule: str | tuple[tuple[int, ...], ...]
     """"joint", "A-B" (A classes first, then B per step; "A-B-C": the last size repeats) or class ids of every step."""
     setting: Setting = "overlapped"
-    """overlapped: all images with a new class; disjoint: only those without a class of a later step."""
-    order: tuple[int, ...] | None = None
-    """The order in which "A-B" takes the class ids; ascending if none."""
+    """overlapped: all images with a new class; disjoint: only those without a class of a later step; partitioned: every
+    image belongs to exactly one step, that of one of its classes drawn at random."""
+    order: tuple[int, ...] | str | None = None
+    """The order in which "A-B" takes the class ids: a list, "seed:N" (shuffled), or one of the field's shuffled VOC 15-1
+    orders by name ("voc-15-1-b" to "voc-15-1-w"); ascending if none."""
     unseen_at_test: Literal["background", "ignore"] = "background"
     """What pixels of classes not yet learned count as in evaluation."""
 
@@ -110,7 +105,7 @@ class Data(Section):
 
 
 class Model(Section):
-    backbone: Literal["resnet101", "resnet50", "resnet18", "tiny"] = "resnet101"
+    backbone: Literal["resnet101", "resnet50", "resnet18", "swin_t", "swin_s", "swin_b", "tiny"] = "resnet101"
     """The torchvision backbone, or `tiny`: about 250k parameters, output stride 4, for small images."""
     weights: str = "imagenet"
     """Backbone weights at the base step: imagenet (torchvision's V1), none, or a state-dict file."""
@@ -124,68 +119,72 @@ class Model(Section):
     """Momentum of the backbone's BatchNorm statistics."""
     detach_background: bool = True
     """The background classifier reads detached features: it does not shape them."""
-    new_classifier: Literal["background", "random"] = "background"
-    """How a new step's classifiers start: as copies of the background classifier, or at random."""
-
-
-class Distill(Section):
-    weight: Annotated[float, Field(ge=0)] = 5.0
-    """Factor of the distillation loss; 0 switches it off."""
-    region: Literal["outside-new", "inside-new", "all"] = "outside-new"
-    """Distilled pixels: those without a new class's label before fusion, those with one, or all (never ignored ones)."""
-
-
-class Finetune(Section):
-    name: Literal["finetune"]
-    positive_weight: Annotated[float, Field(gt=0)] | None = None
-    """Weight of the positive term of the cross-entropy; none is 1."""
-
-
-class Eir(Section):
-    name: Literal["eir"]
-    positive_weight: Annotated[float, Field(gt=0)] | None = None
-    """Weight of the positive term of the cross-entropy; none is 1."""
-    pseudo_labels: bool = True
-    """Label background pixels with what the old model still sees."""
-    threshold: Fraction = 0.7
-    """The least sigmoid of a pseudo-label."""
-    fusion: bool = True
-    """Paste instances of old classes into the new images."""
-    paste: Literal["mixup", "hard"] = "mixup"
-    """mixup blends image and labels by λ ~ Beta(mixup_beta); hard replaces them (λ = 1)."""
-    mixup_beta: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (1.0, 1.0)
-    """The two parameters of the Beta distribution that λ is drawn from, once per paste."""
-    pastes: Annotated[int, Field(ge=1, le=16)] = 3
-    """The most potential classes of an image, slots, and pastes into it."""
-    flip: Fraction = 0.5
-    """Chance that a pasted instance is flipped horizontally."""
-    slot: PositiveInt = 250
-    """Side of the square slots that instances are scaled to, pixels of the crop."""
-    fillers: Literal["best-slot", "spread", "none"] = "best-slot"
-    """Where instances of random old classes go: all into the best slot (the authors), the free slots, or nowhere."""
-    fillers_below: Annotated[int, Field(ge=0)] = 2
-    """Images with fewer potential classes than this are filled up to `pastes` pastes."""
-    standalone_replay: bool = True
-    """Also train on the bank's instances on a blank canvas."""
-    distill: Distill = Distill()
-    """Region-specific knowledge distillation (RSKD)."""
+    new_classifier: Literal["background", "balanced", "unknown", "random"] = "background"
+    """How a new step's classifiers start: as copies of the background classifier; the same with the background's
+    probability shared out among them (MiB); as copies of the unknown class's classifier (SSUL); or at random."""
+    unknown_class: bool = False
+    """A classifier of what is neither a class nor background, from step 1 on (SSUL)."""
 
 
 Dataset = Annotated[Voc | Ade20k | Folder | Shapes, Field(discriminator="kind")]
-MethodConfig = Annotated[Finetune | Eir, Field(discriminator="name")]
+
+
+UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
+
+
+class Budget(NamedTuple):
+    """The most that a memory may hold."""
+
+    amount: int
+    unit: Literal["exemplars", "bytes"]
+
+    def __str__(self) -> str:
+        return f"{self.amount:,} {self.unit}"
+
+
+def parse_budget(budget: int | str) -> Budget:
+    """A count of exemplars, or bytes written with their unit.
+
+    Raises:
+        ValueError: neither.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(B|kB|MB|GB|KiB|MiB|GiB)", str(budget).strip())
+    amount = int(float(match[1]) * UNITS[match[2]]) if match else budget
+    if not isinstance(amount, int) or amount < 1:
+        raise ValueError(f"{budget!r} is no budget; give a count of exemplars such as 100, or bytes such as 500kB, 2MB, 1.5MiB")
+    return Budget(amount, "bytes" if match else "exemplars")
 
 
 class Memory(Section):
-    budget: PositiveInt = 100
-    """Instances in the bank, over all old classes together."""
+    budget: int | str = 100
+    """How much is kept of all old classes together: a count of exemplars, or bytes such as 500kB, 2MB, 1.5MiB."""
     selection: Literal["single-component", "component"] = "single-component"
     """single-component: a class's pixels in an image when they form one component; component: any large enough one."""
     min_area: PositiveInt = 64
     """The least area of an instance under `selection: component`, pixels."""
+    rule: Literal["random", "largest", "confident", "diverse"] = "random"
+    """Which candidates of a class come first: at random, by area, by the model's confidence, or farthest from those
+    before in the model's features."""
     encoding: Literal["jpeg", "png"] = "jpeg"
     """How the pixels are stored."""
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
     """Quality of JPEG pixels."""
+
+    @field_validator("budget")
+    @classmethod
+    def _budget_is_readable(cls, budget: int | str) -> int | str:
+        parse_budget(budget)
+        return budget
+
+    @property
+    def limit(self) -> Budget:
+        """The budget, read."""
+        return parse_budget(self.budget)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the rule asks the model of the step before."""
+        return self.rule in ("confident", "diverse")
 
 
 class StepTraining(Section):
@@ -252,6 +251,8 @@ class Runtime(Section):
     """Minutes between two checkpoints of an unfinished step."""
     checkpoint_epochs: Annotated[float, Field(gt=0)] | None = None
     """Passes over the samples between two checkpoints, beside `checkpoint_minutes`."""
+    share_base_step: bool = True
+    """Take the base step's checkpoint from another run beside this one that agrees on everything up to it."""
     log_every: PositiveInt = 10
     """Iterations between two journal entries, at which losses are checked to be finite."""
 
@@ -284,6 +285,10 @@ class Manifest(Section):
         return self.train if step else self.train.base
 
     @property
-    def replays(self) -> bool:
-        """Whether the method keeps a bank."""
-        return isinstance(self.method, Eir) and (self.method.fusion or self.method.standalone_replay)
+    def keeps(self) -> MemoryKind | None:
+        """What the method keeps of old classes from step to step; None if nothing."""
+        return self.method.keeps
+
+    def activation(self, step: int) -> Activation:
+        """How the logits of a step's model become predictions."""
+        return self.method.activation(step)

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 BACKGROUND = 0
@@ -100,6 +101,31 @@ class Instance:
         return int(self.mask.sum())
 
 
+@dataclass(frozen=True)
+class StoredImage:
+    """One whole training image with the labels it had when it was stored."""
+
+    image: UInt8Array
+    """uint8 [H, W, 3]."""
+    label: UInt8Array
+    """uint8 [H, W], class ids of the step it comes from; 0 and 255."""
+    class_id: int
+    """The class it was stored for."""
+    source: str
+    """Its id."""
+    step: int
+    """The step whose training labels it has."""
+
+    @property
+    def area(self) -> int:
+        """Pixels of the class it was stored for."""
+        return int((self.label == self.class_id).sum())
+
+
+Exemplar = Instance | StoredImage
+"""What a memory of examples holds."""
+
+
 class SoftLabels(NamedTuple):
     """Sparse soft labels: each pixel's distribution as a few weighted channels.
 
@@ -116,7 +142,7 @@ class SoftLabels(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step works on. The loader fills the first three; a method's `prepare` the rest."""
+    """What a training step works on. The loader fills the first four; a method's `prepare` the rest."""
 
     images: Tensor
     """uint8 [N, 3, H, W] from the loader, float32 in 0..255 after `prepare`."""
@@ -124,15 +150,24 @@ class Batch:
     """uint8 [N, H, W], channels; 0 background, 255 ignore."""
     seed: int
     """Seeds every random draw made for this batch."""
+    replayed: Tensor
+    """bool [N]: samples that come from the memory."""
     targets: SoftLabels | None = None
     teacher_logits: Tensor | None = None
     """float [N, 1 + old, H, W]."""
     region: Tensor | None = None
     """bool [N, H, W]: the pixels that are distilled."""
+    teacher_features: tuple[Tensor, ...] = ()
+    """The teacher's maps that a method holds the student's against."""
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, which reaches a GPU faster; the data loader calls this."""
-        return self.with_(images=self.images.pin_memory(), labels=self.labels.pin_memory())
+        return self.with_(**{name: getattr(self, name).pin_memory() for name in ("images", "labels", "replayed")})
+
+    def to(self, device: torch.device, seed: int) -> Batch:
+        """The same on a device, with its seed."""
+        moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("images", "labels", "replayed")}
+        return self.with_(**moved, seed=seed)
 
     def with_(self, **changes: object) -> Batch:
         """A copy with some fields replaced."""

@@ -18,8 +18,15 @@ Key = tuple[int, int]
 Transform = Callable[[Sample], tuple[Tensor, Tensor]]
 
 
-class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
-    """Several sources end to end, augmented; each sample's augmentation depends on its key alone."""
+Augmented = tuple[Tensor, Tensor, bool]
+"""Image, label, and whether the sample is replayed."""
+
+
+class TrainingSet(Dataset[Augmented]):
+    """Several sources end to end, augmented; each sample's augmentation depends on its key alone.
+
+    The first source is the step's new images; samples of the others are replayed.
+    """
 
     def __init__(self, sources: Sequence[SampleSource], transform: Transform) -> None:
         self.sources = list(sources)
@@ -29,7 +36,7 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
     def __len__(self) -> int:
         return self.ends[-1]
 
-    def __getitem__(self, key: Key) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: Key) -> Augmented:
         position, seed = key
         which = next(i for i, end in enumerate(self.ends) if position < end)
         start = self.ends[which] - len(self.sources[which])
@@ -37,9 +44,9 @@ class TrainingSet(Dataset[tuple[Tensor, Tensor]]):
         # The transforms draw from the global generator. (torch.manual_seed would also queue a call for CUDA, every time.)
         before = torch.default_generator.get_state()
         torch.default_generator.manual_seed(seed)
-        augmented = self.transform(sample)
+        image, label = self.transform(sample)
         torch.default_generator.set_state(before)
-        return augmented
+        return image, label, which > 0
 
 
 class BatchStream:
@@ -68,7 +75,7 @@ class BatchStream:
             yield batch
 
 
-def collate(samples: list[tuple[Tensor, Tensor]]) -> Batch:
+def collate(samples: list[Augmented]) -> Batch:
     """A batch of augmented samples; the training loop gives it its seed."""
-    images, labels = zip(*samples, strict=True)
-    return Batch(torch.stack(images), torch.stack(labels), seed=0)
+    images, labels, replayed = zip(*samples, strict=True)
+    return Batch(torch.stack(images), torch.stack(labels), 0, torch.tensor(replayed))

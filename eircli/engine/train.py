@@ -110,9 +110,7 @@ def train_step(state: TrainState[ModelT], objective: Objective[ModelT], batch: B
     seed = derive_seed(plan.seed, "iteration", state.iteration)
     device = plan.compute.device
     seed_generators(seed, device)
-    batch = batch.with_(
-        images=batch.images.to(device, non_blocking=True), labels=batch.labels.to(device, non_blocking=True), seed=seed
-    )
+    batch = batch.to(device, seed)
     with plan.compute.autocast():
         with torch.no_grad():
             batch = objective.prepare(batch)
