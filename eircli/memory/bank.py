@@ -1,17 +1,18 @@
-"""The instance bank: one immutable HDF5 file per step.
+"""The bank of exemplars, cut-out instances or whole images: one immutable HDF5 file per step.
 
-Layout (schema 1): `index`, a table with a row per instance (`INDEX`); `source`, its image's id; `pixels` and `masks`,
-byte arrays into which the index points. Pixels are a JPEG or PNG, blank outside the mask; masks are packed to bits.
-A checksum per instance covers both.
+Layout (schema 2): `index`, a table with a row per exemplar (`INDEX`); `source`, its image's id; `pixels` and
+`annotations`, byte arrays into which the index points. Pixels are a JPEG or PNG. An instance's are blank outside its mask,
+and its annotation is the mask packed to bits; a whole image's annotation is a PNG of its label's class ids. A checksum per
+exemplar covers both. The attributes say what the bank holds (`kind`), and which rule and budget made it.
 """
 
 from __future__ import annotations
 
 import io
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
@@ -20,9 +21,9 @@ from PIL import Image
 
 from eircli.errors import UserError
 from eircli.rundir import atomic_write
-from eircli.types import Box, Instance
+from eircli.types import Box, Exemplar, Instance, StoredImage, UInt8Array
 
-SCHEMA = 1
+SCHEMA = 2
 
 INDEX = np.dtype(
     [
@@ -33,11 +34,36 @@ INDEX = np.dtype(
         ("area", "u4"),
         ("offset", "u8"),
         ("length", "u4"),
-        ("mask_offset", "u8"),
-        ("mask_length", "u4"),
+        ("annotation_offset", "u8"),
+        ("annotation_length", "u4"),
         ("checksum", "u4"),
     ]
 )
+
+Kind = Literal["instances", "images"]
+Encoding = Literal["jpeg", "png"]
+
+
+class Record(NamedTuple):
+    """An exemplar, encoded."""
+
+    class_id: int
+    step: int
+    source: str
+    box: tuple[int, ...]
+    source_size: tuple[int, ...]
+    area: int
+    pixels: bytes
+    annotation: bytes
+
+    @property
+    def size(self) -> int:
+        """The bytes that it costs a bank: pixels, annotation, name, and row of the index."""
+        return len(self.pixels) + len(self.annotation) + len(self.source.encode()) + INDEX.itemsize
+
+    @property
+    def checksum(self) -> int:
+        return zlib.crc32(self.annotation, zlib.crc32(self.pixels))
 
 
 class Bank:
@@ -51,6 +77,7 @@ class Bank:
         self.path = path
         self._file: h5py.File | None = None
         self.index: NDArray[np.void] = self._read()["index"][:]
+        self.facts: dict[str, Any] = dict(self._read().attrs)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -58,26 +85,39 @@ class Bank:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_file": None}
 
-    def load(self, position: int) -> Instance:
-        """Decode one instance; its checksum is verified."""
+    def record(self, position: int) -> Record:
+        """One exemplar as it is stored; its checksum is verified."""
         row, file = self.index[position], self._read()
         try:
-            pixels = file["pixels"][int(row["offset"]) : int(row["offset"] + row["length"])].tobytes()
-            packed = file["masks"][int(row["mask_offset"]) : int(row["mask_offset"] + row["mask_length"])]
+            parts = [_slice(file, "pixels", row["offset"], row["length"])]
+            parts.append(_slice(file, "annotations", row["annotation_offset"], row["annotation_length"]))
             source = file["source"][position].decode()
         except (OSError, KeyError) as error:
             raise _damaged(self.path, error) from None
-        if zlib.crc32(packed.tobytes(), zlib.crc32(pixels)) != row["checksum"]:
-            raise _damaged(self.path, f"the checksum of instance {position} differs")
-        box = Box(*(int(side) for side in row["box"]))
+        box, size = (tuple(int(side) for side in row[name]) for name in ("box", "source_size"))
+        record = Record(int(row["class_id"]), int(row["step"]), source, box, size, int(row["area"]), *parts)
+        if record.checksum != row["checksum"]:
+            raise _damaged(self.path, f"the checksum of exemplar {position} differs")
+        return record
+
+    def load(self, position: int) -> Instance:
+        """Decode one instance."""
+        record = self.record(position)
+        box = Box(*record.box)
         shape = box.bottom - box.top, box.right - box.left
+        packed = np.frombuffer(record.annotation, np.uint8)
         mask = np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).astype(bool)
-        image = np.asarray(Image.open(io.BytesIO(pixels)).convert("RGB"))
-        height, width = (int(side) for side in row["source_size"])
-        return Instance(image, mask, int(row["class_id"]), source, box, (height, width), int(row["step"]))
+        height, width = record.source_size
+        return Instance(_decoded(record.pixels), mask, record.class_id, record.source, box, (height, width), record.step)
+
+    def load_image(self, position: int) -> StoredImage:
+        """Decode one whole image."""
+        record = self.record(position)
+        label = np.asarray(Image.open(io.BytesIO(record.annotation)))
+        return StoredImage(_decoded(record.pixels), label, record.class_id, record.source, record.step)
 
     def per_class(self) -> dict[int, int]:
-        """Instances of each class id that has any."""
+        """Exemplars of each class id that has any."""
         ids, counts = np.unique(self.index["class_id"], return_counts=True)
         return dict(zip(ids.tolist(), counts.tolist(), strict=True))
 
@@ -88,7 +128,7 @@ class Bank:
                 schema = self._file.attrs.get("eir_bank_schema")
                 if schema != SCHEMA or self._file["index"].dtype != INDEX:
                     raise UserError(
-                        f"{self.path}: is no instance bank of schema {SCHEMA} (found {schema}); build it again with eir build-memory"
+                        f"{self.path}: is no bank of schema {SCHEMA} (found {schema}); build it again with eir build-memory"
                     )
             except FileNotFoundError:
                 raise UserError(f"{self.path}: missing; build it with eir build-memory") from None
@@ -97,41 +137,53 @@ class Bank:
         return self._file
 
 
-def write_bank(
-    path: Path, instances: Iterable[Instance], encoding: Literal["jpeg", "png"], jpeg_quality: int, facts: dict[str, int | str]
-) -> None:
+def write_bank(path: Path, records: Sequence[Record], facts: dict[str, int | str]) -> None:
     """Write a bank atomically; `facts` become attributes of the file."""
-    rows, sources, pixels, masks = [], [], bytearray(), bytearray()
-    for instance in instances:
-        encoded = encode(instance, encoding, jpeg_quality)
-        packed = np.packbits(instance.mask).tobytes()
-        checksum = zlib.crc32(packed, zlib.crc32(encoded))
-        where = (len(pixels), len(encoded), len(masks), len(packed))
-        rows.append((instance.class_id, instance.step, instance.box, instance.source_size, instance.area, *where, checksum))
-        sources.append(instance.source.encode())
-        pixels += encoded
-        masks += packed
+    rows, pixels, annotations = [], bytearray(), bytearray()
+    for record in records:
+        where = (len(pixels), len(record.pixels), len(annotations), len(record.annotation))
+        rows.append((record.class_id, record.step, record.box, record.source_size, record.area, *where, record.checksum))
+        pixels += record.pixels
+        annotations += record.annotation
     image = io.BytesIO()
     with h5py.File(image, "w", libver="latest") as file:
         file.attrs["eir_bank_schema"] = SCHEMA
         file.attrs.update(facts)
         file["index"] = np.array(rows, INDEX)
-        file["source"] = np.array(sources, "S")
+        file["source"] = np.array([record.source.encode() for record in records], "S")
         file["pixels"] = np.frombuffer(bytes(pixels), np.uint8)
-        file["masks"] = np.frombuffer(bytes(masks), np.uint8)
+        file["annotations"] = np.frombuffer(bytes(annotations), np.uint8)
     with atomic_write(path) as target:
         target.write(image.getbuffer())
 
 
-def encode(instance: Instance, encoding: Literal["jpeg", "png"], jpeg_quality: int) -> bytes:
-    """The instance's pixels as a JPEG (no colour subsampling) or PNG file."""
+def encode(exemplar: Exemplar, encoding: Encoding, jpeg_quality: int) -> Record:
+    """An exemplar's pixels as a JPEG (no colour subsampling) or PNG file, its annotation packed."""
     buffer = io.BytesIO()
     if encoding == "jpeg":
-        # Subsampled colour would bleed the blank surroundings into the object's rim.
-        Image.fromarray(instance.image).save(buffer, "JPEG", quality=jpeg_quality, subsampling=0)
+        # Subsampled colour would bleed an instance's blank surroundings into the object's rim.
+        Image.fromarray(exemplar.image).save(buffer, "JPEG", quality=jpeg_quality, subsampling=0)
     else:
-        Image.fromarray(instance.image).save(buffer, "PNG", optimize=True)
-    return buffer.getvalue()
+        Image.fromarray(exemplar.image).save(buffer, "PNG", optimize=True)
+    if isinstance(exemplar, Instance):
+        box, size, annotation = tuple(exemplar.box), exemplar.source_size, np.packbits(exemplar.mask).tobytes()
+    else:
+        size = (exemplar.label.shape[0], exemplar.label.shape[1])
+        box, labels = (0, 0, *size), io.BytesIO()
+        Image.fromarray(exemplar.label).save(labels, "PNG", optimize=True)
+        annotation = labels.getvalue()
+    return Record(
+        exemplar.class_id, exemplar.step, exemplar.source, box, size, exemplar.area, buffer.getvalue(), annotation
+    )  # fmt: skip
+
+
+def _slice(file: h5py.File, name: str, offset: np.uint64, length: np.uint32) -> bytes:
+    start = int(offset)
+    return bytes(file[name][start : start + int(length)])
+
+
+def _decoded(pixels: bytes) -> UInt8Array:
+    return np.asarray(Image.open(io.BytesIO(pixels)).convert("RGB"))
 
 
 def _damaged(path: Path, reason: object) -> UserError:

@@ -1,29 +1,34 @@
-"""From labelled images to a balanced bank under a budget (method §4)."""
+"""From labelled images to what a memory may keep of them (method §4)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from eircli.types import CANVAS, Box, Instance, SampleSource, UInt8Array
+from eircli.types import CANVAS, Box, Instance, SampleSource, StoredImage, UInt8Array
 
 Selection = Literal["single-component", "component"]
 
 EIGHT_CONNECTED = np.ones((3, 3), bool)
 
+ALL = 0
+"""In place of a component's number: all pixels of the class."""
+
 
 class Candidate(NamedTuple):
-    """An instance that could be cut out of an image."""
+    """Something of one class in one image that could be kept."""
 
     channel: int
     image: int
     """Position of the image in its source."""
     component: int
-    """Number of the component of the class's pixels in that image, from 1."""
+    """Number of the component of the class's pixels in that image, from 1; or `ALL`, for the image as a whole."""
+    area: int
 
 
 def candidates(label: UInt8Array, channels: Sequence[int], image: int, selection: Selection, min_area: int) -> list[Candidate]:
@@ -35,19 +40,43 @@ def candidates(label: UInt8Array, channels: Sequence[int], image: int, selection
     found = []
     for channel in channels:
         components, count = ndimage.label(label == channel, EIGHT_CONNECTED)
+        areas = np.bincount(components.ravel(), minlength=2)
         if selection == "single-component":
             numbers = [1] if count == 1 else []
         else:
-            numbers = [int(n) for n in np.flatnonzero(np.bincount(components.ravel())[1:] >= min_area) + 1]
-        found += [Candidate(channel, image, number) for number in numbers]
+            numbers = [int(n) for n in np.flatnonzero(areas[1:] >= min_area) + 1]
+        found += [Candidate(channel, image, number, int(areas[number])) for number in numbers]
     return found
+
+
+def image_candidates(label: UInt8Array, channels: Sequence[int], image: int) -> list[Candidate]:
+    """An image as a candidate of each of `channels` that it holds."""
+    areas = np.bincount(label.ravel(), minlength=256)
+    return [Candidate(channel, image, ALL, int(areas[channel])) for channel in channels if areas[channel]]
+
+
+def one_class_each(found: Iterable[Candidate]) -> list[Candidate]:
+    """Of the candidates for whole images one per image: that of its class with the fewest images."""
+    found = list(found)
+    images = Counter(candidate.channel for candidate in found)
+    chosen: dict[int, Candidate] = {}
+    for candidate in sorted(found, key=lambda c: (images[c.channel], c.channel)):
+        chosen.setdefault(candidate.image, candidate)
+    return [chosen[image] for image in sorted(chosen)]
+
+
+def candidate_mask(label: UInt8Array, candidate: Candidate) -> NDArray[np.bool_]:
+    """bool [H, W]: the pixels that a candidate stands for."""
+    if candidate.component == ALL:
+        return np.asarray(label == candidate.channel)
+    components, _ = ndimage.label(label == candidate.channel, EIGHT_CONNECTED)
+    return np.asarray(components == candidate.component)
 
 
 def cut_out(source: SampleSource, candidate: Candidate, class_id: int, name: str, step: int) -> Instance:
     """The instance a candidate stands for: its box's pixels, blank outside its mask."""
     image, label = source.load(candidate.image)
-    components, _ = ndimage.label(label == candidate.channel, EIGHT_CONNECTED)
-    mask: NDArray[np.bool_] = components == candidate.component
+    mask = candidate_mask(label, candidate)
     rows, columns = ndimage.find_objects(mask.astype(np.uint8))[0]
     crop = image[rows, columns].copy()
     crop[~mask[rows, columns]] = CANVAS
@@ -55,25 +84,7 @@ def cut_out(source: SampleSource, candidate: Candidate, class_id: int, name: str
     return Instance(crop, mask[rows, columns], class_id, name, box, (label.shape[0], label.shape[1]), step)
 
 
-def balanced_quota(supply: Mapping[int, int], budget: int) -> dict[int, int]:
-    """How many instances each class gets: as even as the supply allows, `budget` in total or all there is.
-
-    What the last round cannot share out evenly goes to the classes that come first in `supply`.
-    """
-    quota = dict.fromkeys(supply, 0)
-    left = min(budget, sum(supply.values()))
-    while left:
-        open_classes = [c for c in supply if quota[c] < supply[c]]
-        share = max(left // len(open_classes), 1)
-        for c in open_classes[:left]:
-            taken = min(share, supply[c] - quota[c])
-            quota[c] += taken
-            left -= taken
-    return quota
-
-
-def choose(pools: Mapping[int, Iterable[int]], budget: int, generator: np.random.Generator) -> dict[int, list[int]]:
-    """A uniformly random choice from each class's pool, balanced over the classes under `budget`."""
-    sizes = {c: list(pool) for c, pool in pools.items()}
-    quota = balanced_quota({c: len(pool) for c, pool in sizes.items()}, budget)
-    return {c: sorted(int(i) for i in generator.permutation(pool)[: quota[c]]) for c, pool in sizes.items()}
+def store_image(source: SampleSource, candidate: Candidate, ids: UInt8Array, class_id: int, name: str, step: int) -> StoredImage:
+    """The whole image of a candidate with its label as it is now; `ids`, uint8 [256], maps channels to class ids."""
+    image, label = source.load(candidate.image)
+    return StoredImage(image, ids[label], class_id, name, step)

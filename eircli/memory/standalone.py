@@ -1,4 +1,4 @@
-"""Standalone replay: the bank's instances as training samples of their own (method §5.5)."""
+"""A bank's exemplars as training samples of their own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eircli.types import BACKGROUND, CANVAS, Sample, UInt8Array
 
 
 class StandaloneInstances:
-    """Every instance at its place on a blank canvas of its image's size, labelled inside its mask.
+    """Every instance at its place on a blank canvas of its image's size, labelled inside its mask (method §5.5).
 
     Args:
         table: uint8 [256], class id → channel.
@@ -31,3 +31,21 @@ class StandaloneInstances:
         image[window] = np.where(instance.mask[..., None], instance.image, CANVAS)
         label[window][instance.mask] = self.table[instance.class_id]
         return Sample(image, label)
+
+
+class StoredImages:
+    """Every stored image with the label it had when it was stored.
+
+    Args:
+        table: uint8 [256], class id → channel.
+    """
+
+    def __init__(self, bank: Bank, table: UInt8Array) -> None:
+        self.bank, self.table = bank, table
+
+    def __len__(self) -> int:
+        return len(self.bank)
+
+    def load(self, index: int) -> Sample:
+        stored = self.bank.load_image(index)
+        return Sample(stored.image, self.table[stored.label])

@@ -1,7 +1,9 @@
-"""`eir build-memory`: the bank that a step trains with."""
+"""`eir build-memory`: what a step keeps of the old classes: instances, whole images, or prototypes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -10,107 +12,167 @@ from torch.utils.data import DataLoader
 
 from eircli.data.step_view import StepView
 from eircli.errors import UserError
-from eircli.memory.bank import Bank, write_bank
-from eircli.memory.harvest import Candidate, candidates, choose, cut_out
+from eircli.manifest import Manifest
+from eircli.memory.bank import Bank, Record, encode, write_bank
+from eircli.memory.harvest import Candidate, candidates, cut_out, image_candidates, one_class_each, store_image
+from eircli.memory.prototypes import gather, merge, read_prototypes, write_prototypes
+from eircli.memory.select import RULES, Pool, share_out
+from eircli.method_settings import Star
 from eircli.progress import Say, track
 from eircli.recipe import fingerprint
 from eircli.seeds import derive_seed
-from eircli.types import Instance
+from eircli.stages.rate import feature_batches, rate
 from eircli.workbench import Workbench
 
-
-class _Scan:
-    """Finds the candidates of one image; mapped over a view by worker processes."""
-
-    def __init__(self, view: StepView, channels: list[int], bench: Workbench) -> None:
-        memory = bench.manifest.memory
-        self.view, self.channels = view, channels
-        self.selection, self.min_area = memory.selection, memory.min_area
-
-    def __len__(self) -> int:
-        return len(self.view)
-
-    def __getitem__(self, image: int) -> list[Candidate]:
-        return candidates(self.view.load_label(image), self.channels, image, self.selection, self.min_area)
+Facts = dict[str, Any]
 
 
-def build_memory(bench: Workbench, step: int, say: Say, again: bool = False) -> Bank:
-    """Harvest the bank of `step` from the images of the step before and the bank before (method §4).
+def build_memory(bench: Workbench, step: int, say: Say, again: bool = False) -> None:
+    """Build the memory of `step` from the images of the step before and the memory before (method §4).
 
-    Nothing is trained for it, so it may be built before the step before is trained.
+    Unless the rule or the kind of memory asks the model, nothing is trained for it, so it may be built before the step
+    before is trained.
 
     Raises:
-        UserError: the method keeps no bank, the bank before is missing, or no instance can be had.
+        UserError: the method keeps nothing, something it needs is missing, or nothing can be kept.
     """
     bench.check_step(step)
     run = bench.run
     if step == 0:
         raise UserError("--step 0: the base step trains without a bank; the first bank is that of step 1")
-    if not bench.manifest.replays:
+    if bench.manifest.keeps is None:
         raise UserError(f"method {bench.manifest.method.name} (as set) keeps no bank; there is nothing to build")
     if not again and run.done(step, "bank"):
         say(f"the bank of step {step} is there already: {run.bank(step)} (--again builds it anew)")
-        return Bank(run.bank(step))
-    before = None
-    if step > 1:
-        if not run.done(step - 1, "bank"):
-            build_memory(bench, step - 1, say)
-        before = Bank(run.verify(step - 1, "bank"))
-    instances = _harvest(bench, step, before)
+        return
+    if step > 1 and not run.done(step - 1, "bank"):
+        build_memory(bench, step - 1, say)
+    facts = _build_prototypes(bench, step) if bench.manifest.keeps == "prototypes" else _build_bank(bench, step)
+    run.record(step, "bank", run.bank(step), **facts)
+
+
+def _build_bank(bench: Workbench, step: int) -> Facts:
     memory = bench.manifest.memory
-    facts: dict[str, int | str] = {
-        "step": step,
-        "budget": memory.budget,
-        "selection": memory.selection,
-        "recipe": fingerprint(bench.manifest),
-    }
-    write_bank(run.bank(step), instances, memory.encoding, memory.jpeg_quality, facts)
-    run.record(step, "bank", run.bank(step), instances=len(instances), budget=memory.budget)
-    return Bank(run.bank(step))
+    before = Bank(bench.run.verify(step - 1, "bank")) if step > 1 else None
+    records = _choose(bench, step, before)
+    if not records:
+        raise UserError(
+            f"step {step}: nothing could be kept; try --set memory.selection=component, or a larger memory.budget ({memory.limit})"
+        )
+    facts = {"kind": str(bench.manifest.keeps), "rule": memory.rule, "budget": str(memory.budget), "selection": memory.selection}
+    write_bank(bench.run.bank(step), records, {"step": step, "recipe": fingerprint(bench.manifest), **facts})
+    return facts | {"exemplars": len(records), "bytes": sum(record.size for record in records)}
 
 
-def _harvest(bench: Workbench, step: int, before: Bank | None) -> list[Instance]:
-    """A balanced random choice of the new candidates of step - 1 and of what the bank before holds."""
-    view = bench.training_view(step - 1)
-    schedule = bench.schedule
+def _choose(bench: Workbench, step: int, before: Bank | None) -> list[Record]:
+    """The exemplars under the budget: of each class learned at step - 1 the best of its candidates; of each class before
+    the best of what the bank before holds, in the order in which it holds them."""
+    view, schedule, memory = bench.training_view(step - 1), bench.schedule, bench.manifest.memory
+    old = schedule.old(step - 1)
     channels = {schedule.seen(step - 1).index(class_id) + 1: class_id for class_id in schedule.new(step - 1)}
-    scan = cast(Any, _Scan(view, list(channels), bench))
-    rows_per_image: DataLoader[Any] = DataLoader(scan, batch_size=None, num_workers=bench.workers, generator=torch.Generator())
-    found = [
-        candidate for rows in track(rows_per_image, f"harvesting step {step - 1}", len(view), "images") for candidate in rows
-    ]
-    pools: dict[int, list[int]] = {}
-    for class_id in schedule.old(step - 1):
-        assert before is not None
-        pools[class_id] = np.flatnonzero(before.index["class_id"] == class_id).tolist()
-    for channel, class_id in channels.items():
-        pools[class_id] = [position for position, candidate in enumerate(found) if candidate.channel == channel]
+    found = _scan(bench, step - 1, view, list(channels))
     generator = np.random.default_rng(derive_seed(bench.manifest.seed, "memory", step))
-    chosen = choose(pools, bench.manifest.memory.budget, generator)
-    instances = []
-    for class_id, positions in chosen.items():
-        for position in positions:
-            if class_id in channels.values():
-                candidate = found[position]
-                instances.append(cut_out(view, candidate, class_id, view.ids[candidate.image], step - 1))
-            elif before is not None:
-                instances.append(before.load(position))
-    if not instances:
-        raise UserError(f"step {step}: no instance could be harvested; try --set memory.selection=component")
-    return instances
+    ranked: dict[int, Sequence[int]] = {}
+    for class_id in old:
+        assert before is not None
+        ranked[class_id] = np.flatnonzero(before.index["class_id"] == class_id).tolist()
+    ranked |= {channels[channel]: order for channel, order in _ranked(bench, step - 1, view, found, channels, generator).items()}
+    ids = np.arange(256, dtype=np.uint8)
+    ids[list(channels)] = list(channels.values())
+
+    @cache
+    def record(class_id: int, position: int) -> Record:
+        if class_id in old:
+            assert before is not None
+            return before.record(position)
+        candidate, name = found[position], view.ids[found[position].image]
+        if bench.manifest.keeps == "images":
+            return encode(store_image(view, candidate, ids, class_id, name, step - 1), memory.encoding, memory.jpeg_quality)
+        return encode(cut_out(view, candidate, class_id, name, step - 1), memory.encoding, memory.jpeg_quality)
+
+    in_bytes = memory.limit.unit == "bytes"
+    kept = share_out(ranked, memory.limit.amount, lambda class_id, position: record(class_id, position).size if in_bytes else 1)
+    return [record(class_id, position) for class_id, positions in kept.items() for position in positions]
 
 
-def bank_facts(bench: Workbench, step: int, bank: Bank) -> dict[str, object]:
-    """What a bank holds: instances per class by name, bytes, and the classes that fell short of an even share."""
-    held, old = bank.per_class(), bench.schedule.old(step)
-    budget = bench.manifest.memory.budget
-    share = budget // len(old)
+def _ranked(
+    bench: Workbench,
+    step: int,
+    view: StepView,
+    found: Sequence[Candidate],
+    channels: dict[int, int],
+    generator: np.random.Generator,
+) -> dict[int, list[int]]:
+    """Each channel's candidates as positions in `found`, ordered by the memory's rule."""
+    memory = bench.manifest.memory
+    area = np.array([candidate.area for candidate in found], float)
+    confidence, features = np.zeros(len(found)), np.zeros((len(found), 0))
+    if memory.needs_model and found:
+        ratings = rate(bench, step, view, found)
+        confidence = np.array([rating.confidence for rating in ratings])
+        features = torch.stack([rating.feature for rating in ratings]).double().numpy()
+    ranked = {}
+    for channel in channels:
+        mine = np.array([position for position, candidate in enumerate(found) if candidate.channel == channel], np.intp)
+        order = RULES[memory.rule](Pool(area[mine], confidence[mine], features[mine]), generator)
+        ranked[channel] = [int(position) for position in mine[order]]
+    return ranked
+
+
+class _Scan:
+    """Finds the candidates of one image; mapped over a view by worker processes."""
+
+    def __init__(self, view: StepView, channels: list[int], manifest: Manifest) -> None:
+        self.view, self.channels, self.memory, self.keeps = view, channels, manifest.memory, manifest.keeps
+
+    def __len__(self) -> int:
+        return len(self.view)
+
+    def __getitem__(self, image: int) -> list[Candidate]:
+        label = self.view.load_label(image)
+        if self.keeps == "images":
+            return image_candidates(label, self.channels, image)
+        return candidates(label, self.channels, image, self.memory.selection, self.memory.min_area)
+
+
+def _scan(bench: Workbench, step: int, view: StepView, channels: list[int]) -> list[Candidate]:
+    scan = cast(Any, _Scan(view, channels, bench.manifest))
+    rows_per_image: DataLoader[Any] = DataLoader(scan, batch_size=None, num_workers=bench.workers, generator=torch.Generator())
+    rows = track(rows_per_image, f"harvesting step {step}", len(view), "images")
+    found = [candidate for row in rows for candidate in row]
+    return one_class_each(found) if bench.manifest.keeps == "images" else found
+
+
+def _build_prototypes(bench: Workbench, step: int) -> Facts:
+    method, schedule = bench.manifest.method, bench.schedule
+    assert isinstance(method, Star)
+    classes = schedule.new(step - 1)
+    channels = [schedule.seen(step - 1).index(class_id) + 1 for class_id in classes]
+    prototypes = gather(feature_batches(bench, step - 1, bench.training_view(step - 1)), channels, classes)
+    if step > 1:
+        prototypes = merge(read_prototypes(bench.run.verify(step - 1, "bank")), prototypes, method.shared_background)
+    facts: dict[str, int | str] = {"kind": "prototypes", "step": step, "recipe": fingerprint(bench.manifest)}
+    write_prototypes(bench.run.bank(step), prototypes, facts)
+    stored = sum(tensor.numel() * tensor.element_size() for tensor in prototypes)
+    return {"kind": "prototypes", "exemplars": len(prototypes.class_ids), "bytes": stored}
+
+
+def bank_facts(bench: Workbench, step: int) -> Facts:
+    """What the memory of a step holds: exemplars per class by name, bytes, and the classes that fell short."""
+    path = bench.run.verify(step, "bank")
+    recorded, old = bench.run.steps[step]["bank"], bench.schedule.old(step)
+    held = dict.fromkeys(old, 1) if recorded["kind"] == "prototypes" else Bank(path).per_class()
+    limit = bench.manifest.memory.limit
+    share = limit.amount // len(old) if limit.unit == "exemplars" and recorded["kind"] != "prototypes" else 1
     return {
         "step": step,
-        "path": str(bank.path),
-        "budget": budget,
-        "instances": len(bank),
-        "bytes": bank.path.stat().st_size,
+        "path": str(path),
+        "kind": recorded["kind"],
+        "rule": recorded.get("rule"),
+        "budget": bench.manifest.memory.budget,
+        "exemplars": recorded["exemplars"],
+        "bytes": recorded["bytes"],
+        "file_bytes": recorded["size"],
         "per_class": {bench.class_name(c): held.get(c, 0) for c in old},
         "short": [bench.class_name(c) for c in old if held.get(c, 0) < share],
     }

@@ -1,0 +1,96 @@
+"""Which candidates a memory keeps: rules that rank a class's candidates, and a budget shared out among the classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from itertools import islice
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+ClassT = TypeVar("ClassT", bound=Hashable)
+
+
+class Pool(NamedTuple):
+    """What the rules know of one class's candidates. Rules that need no model find no confidence and no features."""
+
+    area: NDArray[np.float64]
+    """Pixels of each candidate."""
+    confidence: NDArray[np.float64]
+    """The model's mean probability of the class over the candidate's pixels."""
+    features: NDArray[np.float64]
+    """[candidates, channels]: the model's mean feature over the candidate's pixels, of length 1."""
+
+
+Ranking = NDArray[np.intp]
+"""Positions in a pool, the first choice first."""
+
+PATIENCE = 16
+"""Candidates of a class that are tried when one does not fit what is left of a budget: each has to be encoded for it."""
+
+
+def random(pool: Pool, generator: np.random.Generator) -> Ranking:
+    """A uniformly random order (method §4)."""
+    return generator.permutation(len(pool.area))
+
+
+def largest(pool: Pool, generator: np.random.Generator) -> Ranking:
+    """By area."""
+    return np.argsort(-pool.area, kind="stable")
+
+
+def confident(pool: Pool, generator: np.random.Generator) -> Ranking:
+    """By the model's confidence."""
+    return np.argsort(-pool.confidence, kind="stable")
+
+
+def diverse(pool: Pool, generator: np.random.Generator) -> Ranking:
+    """Farthest first: from the candidate nearest to the class's mean on, each the farthest from all before it.
+
+    Distances are cosine distances of features (Gonzalez' traversal, 1985: within a factor of 2 of the best cover).
+    """
+    count = len(pool.features)
+    if count == 0:
+        return np.zeros(0, np.intp)
+    order = [int(np.argmax(pool.features @ pool.features.mean(axis=0)))]
+    nearest = 1 - pool.features @ pool.features[order[0]]
+    taken = np.zeros(count, bool)
+    for _ in range(count - 1):
+        taken[order[-1]] = True
+        order.append(int(np.argmax(np.where(taken, -np.inf, nearest))))
+        nearest = np.minimum(nearest, 1 - pool.features @ pool.features[order[-1]])
+    return np.array(order, np.intp)
+
+
+RULES: dict[str, Callable[[Pool, np.random.Generator], Ranking]] = {
+    "random": random,
+    "largest": largest,
+    "confident": confident,
+    "diverse": diverse,
+}
+
+
+def share_out(
+    ranked: Mapping[ClassT, Sequence[int]], budget: int, cost: Callable[[ClassT, int], int] = lambda name, item: 1
+) -> dict[ClassT, list[int]]:
+    """What each class keeps of its ranked items under one budget: as even as the supply allows, filled to the brim.
+
+    The classes take turns, each taking its best item that still fits; a class with none left drops out and leaves its
+    share to the others. What the last round cannot give to all goes to the classes that come first.
+
+    Args:
+        cost: of an item, in the budget's unit; 1 counts items.
+    """
+    kept: dict[ClassT, list[int]] = {name: [] for name in ranked}
+    waiting = {name: iter(items) for name, items in ranked.items()}
+    left = budget
+    while waiting and left > 0:
+        for name in list(waiting):
+            found = next((item for item in islice(waiting[name], 1 + PATIENCE) if cost(name, item) <= left), None)
+            if found is None:
+                del waiting[name]
+                continue
+            kept[name].append(found)
+            left -= cost(name, found)
+    return kept
