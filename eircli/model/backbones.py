@@ -1,4 +1,7 @@
-"""Feature extractors: torchvision's ResNets at output stride 16, and a tiny residual network at stride 4."""
+"""Feature extractors: torchvision's ResNets and Swins at output stride 16, and a tiny residual network at stride 4.
+
+Each turns images [N, 3, H, W] into the maps of its stages, the last of them the features.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
+from torch.nn.functional import interpolate
 
 from eircli.errors import UserError
 from eircli.manifest import Model
@@ -18,6 +22,9 @@ IMAGENET = {
     "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url,
     "resnet50": torchvision.models.ResNet50_Weights.IMAGENET1K_V1.url,
     "resnet101": torchvision.models.ResNet101_Weights.IMAGENET1K_V1.url,
+    "swin_t": torchvision.models.Swin_T_Weights.IMAGENET1K_V1.url,
+    "swin_s": torchvision.models.Swin_S_Weights.IMAGENET1K_V1.url,
+    "swin_b": torchvision.models.Swin_B_Weights.IMAGENET1K_V1.url,
 }
 """Where torchvision keeps the weights; the file's name holds its hash, which is checked."""
 
@@ -34,6 +41,10 @@ def build_backbone(config: Model, load_weights: bool) -> tuple[nn.Module, int]:
     if config.backbone == "tiny":
         backbone: nn.Module = TinyBackbone()
         channels = TinyBackbone.channels
+    elif config.backbone.startswith("swin"):
+        swin = getattr(torchvision.models, config.backbone)(weights=None)
+        channels = swin.head.in_features
+        backbone = SwinFeatures(swin)
     else:
         resnet = getattr(torchvision.models, config.backbone)(weights=None)
         channels = resnet.fc.in_features
@@ -49,7 +60,9 @@ def build_backbone(config: Model, load_weights: bool) -> tuple[nn.Module, int]:
 
 
 class ResNetFeatures(nn.Module):
-    """A ResNet without pooling and classifier: [N, 3, H, W] → [N, C, H/16, W/16]."""
+    """A ResNet without pooling and classifier; its last stage has C channels at H/16 × W/16."""
+
+    prefix, classifier = "layers.", "fc."
 
     def __init__(self, resnet: nn.Module) -> None:
         super().__init__()
@@ -58,8 +71,32 @@ class ResNetFeatures(nn.Module):
             if name not in ("avgpool", "fc"):
                 self.layers.add_module(name, child)
 
-    def forward(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.layers(images))
+    def forward(self, images: Tensor) -> list[Tensor]:
+        stages = []
+        for name, layer in self.layers.named_children():
+            images = layer(images)
+            if name.startswith("layer"):
+                stages.append(images)
+        return stages
+
+
+class SwinFeatures(nn.Module):
+    """A Swin transformer without pooling and classifier; its last stage, at stride 32, is upsampled to H/16 × W/16."""
+
+    prefix, classifier = "", "head."
+
+    def __init__(self, swin: nn.Module) -> None:
+        super().__init__()
+        self.features, self.norm = cast(nn.Sequential, swin.features), cast(nn.Module, swin.norm)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        stages, maps = [], images
+        for number, layer in enumerate(self.features):
+            maps = layer(maps)
+            if number % 2:  # between the stages' blocks stand patch embedding and merging
+                stages.append(maps.permute(0, 3, 1, 2))
+        last = self.norm(maps).permute(0, 3, 1, 2)
+        return [*stages[:-1], interpolate(last, stages[-2].shape[2:], mode="bilinear", align_corners=False)]
 
 
 def dilate(stage: nn.Sequential) -> None:
@@ -72,7 +109,7 @@ def dilate(stage: nn.Sequential) -> None:
 
 
 class TinyBackbone(nn.Module):
-    """A small residual network for small images: [N, 3, H, W] → [N, 64, H/4, W/4], dilated at its end."""
+    """A small residual network for small images; its last stage has 64 channels at H/4 × W/4, dilated."""
 
     channels = 64
 
@@ -83,8 +120,12 @@ class TinyBackbone(nn.Module):
             ResidualBlock(24, 24), ResidualBlock(24, 48, stride=2), ResidualBlock(48, 48), ResidualBlock(48, 64, dilation=2)
         )
 
-    def forward(self, images: Tensor) -> Tensor:
-        return cast(Tensor, self.stages(self.stem(images)))
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps, stages = self.stem(images), []
+        for stage in self.stages:
+            maps = stage(maps)
+            stages.append(maps)
+        return stages
 
 
 class ResidualBlock(nn.Module):
@@ -138,8 +179,8 @@ def _weights(config: Model) -> dict[str, Tensor]:
 
 
 def _load(backbone: nn.Module, state: dict[str, Tensor], config: Model) -> None:
-    if isinstance(backbone, ResNetFeatures):
-        state = {f"layers.{key}": value for key, value in state.items() if not key.startswith("fc.")}
+    if isinstance(backbone, ResNetFeatures | SwinFeatures):
+        state = {f"{backbone.prefix}{key}": value for key, value in state.items() if not key.startswith(backbone.classifier)}
     try:
         backbone.load_state_dict(state)
     except RuntimeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -12,6 +13,7 @@ from torch.nn.functional import interpolate
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
 from eircli.manifest import Model
+from eircli.method_settings import Activation
 from eircli.model.backbones import build_backbone
 from eircli.types import BACKGROUND
 
@@ -44,35 +46,58 @@ class DeepLab(nn.Module):
                 module.p = config.dropout
         self.head = nn.Sequential(aspp, nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         self.classifiers = nn.ModuleList(nn.Conv2d(width, n, 1) for n in (1, *classes_per_step))
+        self.unknown = nn.Conv2d(width, 1, 1) if config.unknown_class and len(classes_per_step) > 1 else None
+        """The classifier of what is neither a class nor background; beside the logits, not among them."""
         self.to(memory_format=torch.channels_last)  # the faster layout for convolutions, on CPU and GPU alike
+
+    def stages(self, images: Tensor) -> list[Tensor]:
+        """uint8 or float [N, 3, H, W] in 0..255 → the maps of the backbone's stages, then the head's features."""
+        maps: list[Tensor] = self.backbone(((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
+        return [*maps, self.head(maps[-1])]
 
     def features(self, images: Tensor) -> Tensor:
         """uint8 or float [N, 3, H, W] in 0..255 → float [N, width, h, w]."""
-        normalised = ((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last)
-        return cast(Tensor, self.head(self.backbone(normalised)))
+        return self.stages(images)[-1]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """uint8 or float [N, 3, H, W] in 0..255 → logits [N, K, h, w] at the features' stride; see `upsample`."""
-        features = self.features(images)
+    def classify(self, features: Tensor) -> Tensor:
+        """float [N, width, h, w] → logits [N, K, h, w]."""
         background, *foreground = self.classifiers
         before = background(features.detach() if self.config.detach_background else features)
         return torch.cat([before, *(classifier(features) for classifier in foreground)], dim=1)
 
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 or float [N, 3, H, W] in 0..255 → logits [N, K, h, w] at the features' stride; see `upsample`."""
+        return self.classify(self.features(images))
+
+    @torch.no_grad()
     def add_classes(self, count: int) -> None:
-        """Grow by a classifier for `count` new classes; the logits of the old ones stay as they are."""
+        """Grow by a classifier for `count` new classes, started as `config.new_classifier` says.
+
+        The logits of the old classes stay as they are; background's too, unless its probability is shared out: then
+        the softmax probabilities of background and new classes are equal and sum to background's before (MiB, eq. 10-11).
+        """
         background = cast(nn.Conv2d, self.classifiers[0])
         new = nn.Conv2d(background.in_channels, count, 1).to(background.weight.device)
-        if self.config.new_classifier == "background":
-            with torch.no_grad():
-                new.weight.copy_(background.weight.expand_as(new.weight))
-                cast(Tensor, new.bias).copy_(cast(Tensor, background.bias).expand(count))
+        if self.config.unknown_class and self.unknown is None:
+            self.unknown = copy.deepcopy(background)
+        if self.config.new_classifier != "random":
+            like = self.unknown if self.config.new_classifier == "unknown" and self.unknown is not None else background
+            new.weight.copy_(like.weight.expand_as(new.weight))
+            cast(Tensor, new.bias).copy_(cast(Tensor, like.bias).expand(count))
+        if self.config.new_classifier == "balanced":
+            for classifier in (background, new):
+                cast(Tensor, classifier.bias).sub_(math.log(1 + count))
         self.classifiers.append(new)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-        """The parameters of the backbone, of the head with all but the newest classifier, of the newest classifier."""
+        """The parameters of the backbone, of the head with all but the newest classifier, of the newest classifier.
+
+        The unknown class's classifier counts with the newest.
+        """
         *older, newest = self.classifiers
         head = [*self.head.parameters(), *(p for classifier in older for p in classifier.parameters())]
-        return list(self.backbone.parameters()), head, list(newest.parameters())
+        unknown = [] if self.unknown is None else self.unknown.parameters()
+        return list(self.backbone.parameters()), head, [*newest.parameters(), *unknown]
 
     def train_mode(self, frozen_batchnorm: bool, dropout: bool) -> None:
         """Training mode, but for BatchNorm that keeps its statistics and dropout that is off."""
@@ -94,7 +119,13 @@ def upsample(logits: Tensor, size: Iterable[int]) -> Tensor:
     return interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=False)
 
 
-def predict(logits: Tensor) -> Tensor:
-    """uint8 [N, H, W]: the best foreground channel where its sigmoid exceeds 0.5, else background (method §2)."""
+def predict(logits: Tensor, activation: Activation = "sigmoid") -> Tensor:
+    """uint8 [N, H, W] of logits [N, K, H, W].
+
+    sigmoid: the best foreground channel where its sigmoid exceeds 0.5, else background (method §2); softmax: the best
+    channel.
+    """
+    if activation == "softmax":
+        return logits.argmax(dim=1).to(torch.uint8)
     best, channel = logits[:, 1:].max(dim=1)
     return torch.where(best > 0, channel + 1, BACKGROUND).to(torch.uint8)
