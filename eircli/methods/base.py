@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sized
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from eircli.memory.prototypes import Prototypes
 from eircli.memory.replay import Instances
 from eircli.model.deeplab import DeepLab
 from eircli.types import Batch
+
+Survey = Callable[[], Iterable[Batch]]
+"""Starts a pass over the step's samples: batches on the training device, the same ones every time."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +25,19 @@ class Context:
     new: int
     teacher: DeepLab | None
     """The frozen model after the step before; none in the base step."""
-    instances: Instances | None
-    """The bank, decoded on the training device; none if the method keeps none."""
+    instances: Instances | None = None
+    """The bank of instances, decoded on the training device; none if the method keeps none."""
+    prototypes: Prototypes | None = None
+    """The old classes' prototypes on the training device, ordered by channel; none if the method keeps none."""
+    per_epoch: float = 1.0
+    """Iterations of one pass over the step's samples."""
 
 
 class Method(ABC):
     """A continual-learning method. The loop owns the optimizer; a method only says what is to be minimised."""
 
-    def begin(self, model: DeepLab, loader: Sized) -> None:
-        """Called once, before the step's first batch."""
+    def begin(self, model: DeepLab, survey: Survey) -> None:
+        """Called before the step's first batch, and again when a run goes on."""
         return
 
     @abstractmethod

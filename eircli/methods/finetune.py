@@ -1,10 +1,10 @@
-"""Fine-tuning: the labels of the step as they are. What every method does in the base step (method §3)."""
+"""Fine-tuning: the labels of the step as they are. What every method does in a shared base step (method §3)."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
-from eircli import manifest
+from eircli import method_settings
 from eircli.memory.replay import one_hot
 from eircli.methods.base import Context, Method
 from eircli.methods.losses import summed_bce
@@ -15,7 +15,7 @@ from eircli.types import Batch
 class Finetune(Method):
     """Summed binary cross-entropy against the visible labels."""
 
-    def __init__(self, config: manifest.Finetune, context: Context) -> None:
+    def __init__(self, config: method_settings.MethodSettings, context: Context) -> None:
         self.config = config
 
     def prepare(self, batch: Batch) -> Batch:

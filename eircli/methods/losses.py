@@ -1,29 +1,72 @@
-"""The losses, of full-resolution logits: summed cross-entropy (method §3) and region-specific distillation (§5.6)."""
+"""The losses that several methods share, of full-resolution logits. Every mean is over pixels that are not ignored."""
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from eircli.types import SoftLabels
+from eircli.types import BACKGROUND, IGNORE, SoftLabels
 
 Scalar = Float[Tensor, ""]
 
 
+def masked_mean(per_pixel: Float[Tensor, "n h w"], valid: Bool[Tensor, "n h w"]) -> Scalar:
+    """The mean where `valid`; 0 if nowhere."""
+    return torch.where(valid, per_pixel, 0).sum() / valid.sum().clamp(min=1)
+
+
 def summed_bce(logits: Float[Tensor, "n k h w"], targets: SoftLabels, positive_weight: float | None = None) -> Scalar:
-    """Binary cross-entropy per channel, summed over channels and averaged over pixels that are not ignored.
+    """Binary cross-entropy per channel, summed over channels and averaged over pixels that are not ignored (method §3).
 
     Σ_c BCE(z_c, s_c) = Σ_c softplus(z_c) - Σ_c s_c·z_c, and s is sparse: nothing dense is built of it. With a
     positive weight p the terms s_c·softplus(-z_c) count p times. 0 if every pixel is ignored.
     """
-    labelled = logits.gather(1, targets.channels.long())
-    per_layer = -labelled if positive_weight is None else (positive_weight - 1) * softplus(labelled) - positive_weight * labelled
-    per_pixel = softplus(logits).sum(dim=1) + (targets.weights * per_layer).sum(dim=1)
-    return torch.where(targets.valid, per_pixel, 0).sum() / targets.valid.sum().clamp(min=1)
+    positive = _positive_term(logits.gather(1, targets.channels.long()), positive_weight)
+    per_pixel = softplus(logits).sum(dim=1) + (targets.weights * positive).sum(dim=1)
+    return masked_mean(per_pixel, targets.valid)
+
+
+def new_classes_bce(
+    logits: Float[Tensor, "n new h w"], labels: UInt8[Tensor, "n h w"], old: int, positive_weight: float | None = None
+) -> Scalar:
+    """The same for the new classes' channels alone: pixels of no new class are negatives of all of them."""
+    valid = labels != IGNORE
+    is_new = (labels > old) & valid
+    channel = torch.where(is_new, labels.long() - 1 - old, 0).unsqueeze(1)
+    positive = _positive_term(logits.gather(1, channel).squeeze(1), positive_weight)
+    return masked_mean(softplus(logits).sum(dim=1) + torch.where(is_new, positive, 0), valid)
+
+
+def _positive_term(labelled: Tensor, weight: float | None) -> Tensor:
+    """What a labelled channel adds to softplus(z): -z, or with a positive weight p, p·softplus(-z) - softplus(z)."""
+    return -labelled if weight is None else (weight - 1) * softplus(labelled) - weight * labelled
+
+
+def imitation_bce(student: Float[Tensor, "n k h w"], teacher: Float[Tensor, "n k h w"], valid: Bool[Tensor, "n h w"]) -> Scalar:
+    """Binary cross-entropy against the teacher's sigmoids, summed over channels."""
+    per_channel = binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="none")
+    return masked_mean(per_channel.sum(dim=1), valid)
+
+
+def cross_entropy(logits: Float[Tensor, "n k h w"], labels: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+    """Softmax cross-entropy of every pixel; 0 where ignored."""
+    valid = labels != IGNORE
+    index = torch.where(valid, labels, BACKGROUND).long().unsqueeze(1)
+    log_p = logits.gather(1, index).squeeze(1) - logits.logsumexp(dim=1)
+    return torch.where(valid, -log_p, 0)
+
+
+def unbiased_cross_entropy(logits: Float[Tensor, "n k h w"], labels: UInt8[Tensor, "n h w"], old: int) -> Float[Tensor, "n h w"]:
+    """Softmax cross-entropy in which background stands for background or any old class; 0 where ignored.
+
+    In a new step's labels old classes are background (MiB, Cermelli et al. 2020, eq. 5-6).
+    """
+    background_or_old = logits[:, : 1 + old].logsumexp(dim=1) - logits.logsumexp(dim=1)
+    return torch.where(labels == BACKGROUND, -background_or_old, cross_entropy(logits, labels))
 
 
 def rskd(student: Float[Tensor, "n k h w"], teacher: Float[Tensor, "n old h w"], region: Bool[Tensor, "n h w"]) -> Scalar:
-    """Unbiased distillation (MiB, Cermelli et al. 2020, eq. 8) inside a region, averaged over all pixels.
+    """Unbiased distillation (MiB, eq. 8) inside a region, averaged over all pixels (method §5.6).
 
     To the teacher, new classes were background: the student's probability of background is that of background and
     all new classes together. The cross-entropy is divided by the teacher's number of channels.
@@ -33,3 +76,12 @@ def rskd(student: Float[Tensor, "n k h w"], teacher: Float[Tensor, "n old h w"],
     log_p = torch.cat([background_or_new, student[:, 1:old]], dim=1) - student.logsumexp(dim=1, keepdim=True)
     per_pixel = -(teacher.softmax(dim=1) * log_p).sum(dim=1) / old
     return torch.where(region, per_pixel, 0).mean()
+
+
+def plain_distillation(
+    student: Float[Tensor, "n k h w"], teacher: Float[Tensor, "n old h w"], valid: Bool[Tensor, "n h w"]
+) -> Scalar:
+    """Cross-entropy of the teacher's softmax and the student's over the same channels, divided by their number (LwF)."""
+    old = teacher.shape[1]
+    per_pixel = -(teacher.softmax(dim=1) * student[:, :old].log_softmax(dim=1)).sum(dim=1) / old
+    return masked_mean(per_pixel, valid)

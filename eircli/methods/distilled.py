@@ -1,0 +1,47 @@
+"""What EIR and image replay have in common: binary cross-entropy against targets, and distillation in a region."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from eircli.memory.replay import pseudo_labels
+from eircli.method_settings import Distill, Eir, ImageReplay
+from eircli.methods.base import Context, Method
+from eircli.methods.losses import rskd, summed_bce
+from eircli.model.deeplab import DeepLab, upsample
+from eircli.types import IGNORE, Batch
+
+
+class DistilledReplay(Method):
+    """L = L_bce + weight · L_rskd (method §5.6); how images and targets come about is the subclass's."""
+
+    def __init__(self, config: Eir | ImageReplay, context: Context) -> None:
+        assert context.teacher is not None
+        self.context, self.teacher = context, context.teacher
+        self.distill, self.threshold, self.positive_weight = config.distill, config.threshold, config.positive_weight
+
+    def completed(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Labels uint8 [N, H, W] with the pseudo-labels of the old model."""
+        return pseudo_labels(labels, upsample(self.teacher(images), labels.shape[1:]), self.threshold)
+
+    def with_teacher(self, batch: Batch) -> Batch:
+        """A batch with what is to be distilled on its images, if anything."""
+        if not self.distill.is_on:
+            return batch
+        logits = upsample(self.teacher(batch.images), batch.labels.shape[1:])
+        return batch.with_(teacher_logits=logits, region=region_of(batch.labels, self.context.old, self.distill))
+
+    def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
+        assert batch.targets is not None
+        logits = upsample(model(batch.images), batch.labels.shape[1:])
+        losses = {"bce": summed_bce(logits, batch.targets, self.positive_weight)}
+        if batch.teacher_logits is not None and batch.region is not None:
+            losses["rskd"] = self.distill.weight * rskd(logits, batch.teacher_logits, batch.region)
+        return losses
+
+
+def region_of(labels: Tensor, old: int, distill: Distill) -> Tensor:
+    """bool [N, H, W]: the pixels to distil, by their labels before fusion; never ignored ones."""
+    valid = labels != IGNORE
+    new = (labels > old) & valid
+    return {"outside-new": ~new & valid, "inside-new": new, "all": valid, "none": valid & ~valid}[distill.region]

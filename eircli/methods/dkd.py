@@ -1,0 +1,62 @@
+"""DKD: decomposed knowledge distillation (Baek et al., NeurIPS 2022, arXiv:2210.05941); with a memory it is DKD-M."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, softplus
+
+from eircli import method_settings
+from eircli.methods.base import Context, Method
+from eircli.methods.losses import imitation_bce, masked_mean, new_classes_bce
+from eircli.model.deeplab import DeepLab, upsample
+from eircli.types import IGNORE, Batch
+
+
+class Dkd(Method):
+    """Binary cross-entropy on the new classes alone; the old ones are distilled, whole and decomposed.
+
+    Channel 0 is the auxiliary classifier: it reads detached features, learns to say no everywhere, and is what the next
+    step's new classifiers start from. After a shared base step it is background's classifier when step 1 starts.
+    Stored images are further samples; their labels of old classes enter no loss, only that they show no new class.
+    """
+
+    def __init__(self, config: method_settings.Dkd, context: Context) -> None:
+        self.config, self.context = config, context
+
+    def prepare(self, batch: Batch) -> Batch:
+        images, teacher = batch.images.float(), self.context.teacher
+        if teacher is None:
+            return batch.with_(images=images)
+        features = teacher.features(images)
+        logits = upsample(teacher.classify(features), batch.labels.shape[1:])
+        parts = decomposed(teacher, features, self.context.old)
+        return batch.with_(images=images, teacher_logits=logits, teacher_features=parts)
+
+    def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
+        config, old, valid = self.config, self.context.old, batch.labels != IGNORE
+        features = model.features(batch.images)
+        logits = upsample(model.classify(features), batch.labels.shape[1:])
+        losses = {
+            "mbce": new_classes_bce(logits[:, 1 + old :], batch.labels, old, config.positive_weight),
+            "ac": config.auxiliary_weight * masked_mean(softplus(logits[:, 0]), valid),
+        }
+        if batch.teacher_logits is not None:
+            losses["kd"] = config.distill_weight * imitation_bce(logits[:, 1 : 1 + old], batch.teacher_logits[:, 1:], valid)
+            pairs = zip(decomposed(model, features, old), batch.teacher_features, strict=True)
+            for name, (ours, theirs) in zip(("dkd+", "dkd-"), pairs, strict=True):
+                everywhere = torch.ones_like(ours[:, 0], dtype=torch.bool)
+                losses[name] = config.decomposed_weight * imitation_bce(ours.float(), theirs.float(), everywhere)
+        return losses
+
+
+def decomposed(model: DeepLab, features: Tensor, old: int) -> tuple[Tensor, Tensor]:
+    """Positive and negative reasoning scores of the old classes, [N, old, h, w] each.
+
+    Features are not negative, so a logit w·f + b falls into what speaks for the class, max(w, 0)·f, and what speaks
+    against it, min(w, 0)·f (eq. 4-6).
+    """
+    weight = torch.cat([cast(nn.Conv2d, classifier).weight for classifier in model.classifiers[1:]])[:old]
+    return conv2d(features, weight.clamp(min=0)), conv2d(features, weight.clamp(max=0))

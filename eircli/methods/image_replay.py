@@ -1,0 +1,36 @@
+"""Image replay: whole stored images are shuffled among the new ones, with the labels they had when they were stored.
+
+What such an image does not label is the question: classes of other steps lie in its background. It may be completed by
+the old model, ignored, or taken for background.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from eircli import method_settings
+from eircli.memory.replay import one_hot
+from eircli.methods.base import Context
+from eircli.methods.distilled import DistilledReplay
+from eircli.types import BACKGROUND, IGNORE, Batch
+
+
+class ImageReplay(DistilledReplay):
+    """Binary cross-entropy on new and stored images; pseudo-labels and distillation as options."""
+
+    def __init__(self, config: method_settings.ImageReplay, context: Context) -> None:
+        super().__init__(config, context)
+        self.config = config
+
+    def prepare(self, batch: Batch) -> Batch:
+        images, labels, stored = batch.images.float(), batch.labels, batch.replayed.view(-1, 1, 1)
+        match self.config.missing:
+            case "pseudo-labels":
+                of_stored = self.completed(images, labels)
+            case "ignore":
+                of_stored = torch.where(labels == BACKGROUND, IGNORE, labels)
+            case "background":
+                of_stored = labels
+        of_new = self.completed(images, labels) if self.config.pseudo_labels else labels
+        targets = one_hot(torch.where(stored, of_stored, of_new))
+        return self.with_teacher(batch.with_(images=images, targets=targets))

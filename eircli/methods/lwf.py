@@ -1,0 +1,30 @@
+"""Learning without forgetting (Li & Hoiem, ECCV 2016), pixel by pixel as MiB's comparison has it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from eircli import method_settings
+from eircli.methods.base import Context, Method
+from eircli.methods.losses import cross_entropy, masked_mean, plain_distillation
+from eircli.model.deeplab import DeepLab, upsample
+from eircli.types import IGNORE, Batch
+
+
+class Lwf(Method):
+    """Softmax cross-entropy, and distillation of the old model's softmax over its own channels."""
+
+    def __init__(self, config: method_settings.Lwf | method_settings.Mib, context: Context) -> None:
+        self.config, self.context = config, context
+
+    def prepare(self, batch: Batch) -> Batch:
+        images, teacher = batch.images.float(), self.context.teacher
+        logits = None if teacher is None else upsample(teacher(images), batch.labels.shape[1:])
+        return batch.with_(images=images, teacher_logits=logits)
+
+    def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
+        logits, valid = upsample(model(batch.images), batch.labels.shape[1:]), batch.labels != IGNORE
+        losses = {"ce": masked_mean(cross_entropy(logits, batch.labels), valid)}
+        if batch.teacher_logits is not None:
+            losses["kd"] = self.config.distill_weight * plain_distillation(logits, batch.teacher_logits, valid)
+        return losses

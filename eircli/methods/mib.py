@@ -1,0 +1,32 @@
+"""MiB: modeling the background (Cermelli et al., CVPR 2020, arXiv:2002.00718)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from eircli import method_settings
+from eircli.methods.base import Context
+from eircli.methods.losses import masked_mean, rskd, unbiased_cross_entropy
+from eircli.methods.lwf import Lwf
+from eircli.model.deeplab import DeepLab, upsample
+from eircli.types import IGNORE, Batch
+
+
+class Mib(Lwf):
+    """LwF with both losses unbiased: background may be an old class to the labels, a new class to the old model.
+
+    The new classifiers start from the background's, its probability shared out among them: `model.new_classifier`.
+    """
+
+    def __init__(self, config: method_settings.Mib, context: Context) -> None:
+        super().__init__(config, context)
+        self.unbiased = config.unbiased
+
+    def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
+        if batch.teacher_logits is None or not self.unbiased:
+            return super().losses(model, batch)
+        logits, valid = upsample(model(batch.images), batch.labels.shape[1:]), batch.labels != IGNORE
+        return {
+            "unce": masked_mean(unbiased_cross_entropy(logits, batch.labels, self.context.old), valid),
+            "unkd": self.config.distill_weight * rskd(logits, batch.teacher_logits, valid),
+        }

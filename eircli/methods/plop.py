@@ -1,0 +1,116 @@
+"""PLOP (Douillard et al., CVPR 2021, arXiv:2011.11390): local POD, and pseudo-labels gated by their entropy."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from eircli import method_settings
+from eircli.methods.base import Context, Method, Survey
+from eircli.methods.losses import cross_entropy
+from eircli.model.deeplab import DeepLab, upsample
+from eircli.types import BACKGROUND, IGNORE, Batch
+
+BINS = 1000
+"""Of the histograms that the medians are read from."""
+
+
+class Plop(Method):
+    """Cross-entropy against pseudo-labels of which the old model is sure, and local POD at all stages and on the logits."""
+
+    def __init__(self, config: method_settings.Plop, context: Context) -> None:
+        self.config, self.context = config, context
+        self.thresholds = torch.empty(0)
+
+    @torch.no_grad()
+    def begin(self, model: DeepLab, survey: Survey) -> None:
+        """Each old channel's entropy threshold: the median entropy of the background pixels the old model gives it."""
+        teacher = self.context.teacher
+        if teacher is None:
+            return
+        counts = torch.zeros(1 + self.context.old, BINS, dtype=torch.int64)
+        for batch in survey():
+            uncertain, guess = entropy(upsample(teacher(batch.images.float()), batch.labels.shape[1:]))
+            inside = batch.labels == BACKGROUND
+            place = guess[inside] * BINS + (uncertain[inside] * BINS).long().clamp(max=BINS - 1)
+            counts += torch.bincount(place, minlength=counts.numel()).view_as(counts).cpu()
+        median = (2 * counts.cumsum(dim=1) >= counts.sum(dim=1, keepdim=True)).int().argmax(dim=1)
+        thresholds = (median + 1) / BINS
+        self.thresholds = thresholds.clamp(min=self.config.least_threshold).to(next(teacher.parameters()).device)
+
+    def prepare(self, batch: Batch) -> Batch:
+        images, teacher = batch.images.float(), self.context.teacher
+        if teacher is None:
+            return batch.with_(images=images)
+        stages = teacher.stages(images)
+        low = teacher.classify(stages[-1])
+        logits = upsample(low, batch.labels.shape[1:])
+        return batch.with_(images=images, teacher_logits=logits, teacher_features=(*stages[:-1], low))
+
+    def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
+        stages = model.stages(batch.images)
+        low = model.classify(stages[-1])
+        logits, labels = upsample(low, batch.labels.shape[1:]), batch.labels
+        if batch.teacher_logits is None:
+            return {"ce": cross_entropy(logits, labels).sum() / (labels != IGNORE).sum().clamp(min=1)}
+        targets, factor = gated_pseudo_labels(labels, batch.teacher_logits, self.thresholds)
+        per_image = cross_entropy(logits, targets).sum(dim=(1, 2)) / (labels != IGNORE).sum(dim=(1, 2)).clamp(min=1)
+        return {"ce": (factor * per_image).mean(), "pod": self._pod([*stages[:-1], low], batch.teacher_features)}
+
+    def _pod(self, student: list[Tensor], teacher: tuple[Tensor, ...]) -> Tensor:
+        """Local POD of every stage and of the logits, their mean under the schedule √(channels / new classes)."""
+        old, new = self.context.old, self.context.new
+        *stages, low = student
+        merged = torch.cat([low[:, :1] + low[:, 1 + old :].sum(dim=1, keepdim=True), low[:, 1 : 1 + old]], dim=1)
+        weights = [self.config.pod_weight] * len(stages) + [self.config.pod_logits_weight]
+        parts = [
+            weight * local_pod(ours, theirs, self.config.pod_scales)
+            for weight, ours, theirs in zip(weights, [*stages, merged], teacher, strict=True)
+        ]
+        return math.sqrt((1 + old + new) / new) * torch.stack(parts).mean()
+
+
+def entropy(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """The softmax's entropy as a share of the greatest one, and its best channel, both [N, H, W]."""
+    log_p = logits.log_softmax(dim=1)
+    return -(log_p.exp() * log_p).sum(dim=1) / math.log(logits.shape[1]), logits.argmax(dim=1)
+
+
+def gated_pseudo_labels(labels: Tensor, teacher_logits: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels with background as the old model sees it where it is sure, ignored where it is not (§3.3).
+
+    Returns:
+        uint8 [N, H, W]; and for every image the share of its background of which the old model is sure, 1 if it has none.
+    """
+    uncertain, guess = entropy(teacher_logits)
+    background = labels == BACKGROUND
+    sure = background & (uncertain < thresholds[guess])
+    targets = torch.where(sure, guess.to(torch.uint8), torch.where(background, IGNORE, labels))
+    count = background.sum(dim=(1, 2))
+    return targets, torch.where(count > 0, sure.sum(dim=(1, 2)) / count.clamp(min=1), 1.0)
+
+
+def local_pod(student: Tensor, teacher: Tensor, scales: tuple[int, ...]) -> Tensor:
+    """Distance of two maps' local POD embeddings, the mean over images (§3.2).
+
+    The embedding of a map [N, C, H, W], squared: at every scale s it is cut into s × s windows, and each gives its means
+    over rows and over columns.
+    """
+    ours, theirs = (pod_embedding(maps.float().square(), scales) for maps in (student, teacher))
+    distance: Tensor = torch.linalg.vector_norm(ours - theirs, dim=1)
+    return distance.mean()
+
+
+def pod_embedding(maps: Tensor, scales: tuple[int, ...]) -> Tensor:
+    """[N, C, H, W] → [N, E]; what is left over at the edge of a scale's windows is not in it."""
+    height, width = maps.shape[2:]
+    pooled = []
+    for scale in (scale for scale in scales if scale <= min(height, width)):
+        rows, columns = height // scale, width // scale
+        for top in range(0, scale * rows, rows):
+            for left in range(0, scale * columns, columns):
+                window = maps[:, :, top : top + rows, left : left + columns]
+                pooled += [window.mean(dim=3).flatten(1), window.mean(dim=2).flatten(1)]
+    return torch.cat(pooled, dim=1)

@@ -1,0 +1,49 @@
+"""SSUL (Cha et al., NeurIPS 2021, arXiv:2106.11562) as far as it needs no saliency model; with a memory, SSUL-M.
+
+The paper splits background by an external saliency detector into true background and unknown objects. Here unknown is
+what the old model neither recognises nor takes for background: no class reaches the threshold, and background's sigmoid
+is below one half. So there is no unknown class in the base step, which has no old model.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from eircli import method_settings
+from eircli.memory.replay import one_hot, pseudo_labels
+from eircli.methods.base import Context, Method, Survey
+from eircli.methods.losses import summed_bce
+from eircli.model.deeplab import DeepLab, upsample
+from eircli.types import BACKGROUND, Batch
+
+
+class Ssul(Method):
+    """Only the classifiers of background, unknown and the new classes learn, on labels completed by the old model."""
+
+    def __init__(self, config: method_settings.Ssul, context: Context) -> None:
+        assert context.teacher is not None
+        self.config, self.context, self.teacher = config, context, context.teacher
+
+    def begin(self, model: DeepLab, survey: Survey) -> None:
+        """Freeze features and old classifiers."""
+        model.requires_grad_(False)
+        assert model.unknown is not None
+        for classifier in (model.classifiers[0], model.classifiers[-1], model.unknown):
+            classifier.requires_grad_(True)
+
+    def prepare(self, batch: Batch) -> Batch:
+        images, labels = batch.images.float(), batch.labels
+        logits = upsample(self.teacher(images), labels.shape[1:])
+        completed = pseudo_labels(labels, logits, self.config.threshold)
+        unknown = 1 + self.context.old + self.context.new
+        doubtful = (completed == BACKGROUND) & (logits[:, 0] < 0)
+        return batch.with_(images=images, targets=one_hot(torch.where(doubtful, unknown, completed)))
+
+    def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
+        assert batch.targets is not None
+        assert model.unknown is not None
+        features = model.features(batch.images)
+        low = torch.cat([model.classify(features), model.unknown(features)], dim=1)
+        logits = upsample(low, batch.labels.shape[1:])
+        return {"bce": summed_bce(logits, batch.targets, self.config.positive_weight)}
