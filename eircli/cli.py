@@ -88,7 +88,8 @@ def build_memory_command(
     from eircli.stages.build_memory import bank_facts, build_memory
 
     with bench.run.locked():
-        facts = bank_facts(bench, step, build_memory(bench, step, _say, again))
+        build_memory(bench, step, _say, again)
+        facts = bank_facts(bench, step)
     if as_json:
         print(json.dumps(facts))
         return

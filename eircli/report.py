@@ -67,11 +67,12 @@ def summary_lines(results: Mapping[str, Any]) -> list[str]:
 
 
 def bank_table(facts: Mapping[str, Any]) -> Group:
-    """Instances per class."""
-    title = f"bank of step {facts['step']}: {facts['instances']} of {facts['budget']} instances, {facts['bytes']:,} bytes"
+    """Exemplars per class."""
+    rule = f", {facts['rule']}" if facts["rule"] else ""
+    title = f"memory of step {facts['step']}: {facts['exemplars']} {facts['kind']}{rule}, {facts['bytes']:,} bytes (budget {facts['budget']})"
     table = Table()
     table.add_column("class", no_wrap=True)
-    table.add_column("instances", justify="right")
+    table.add_column(facts["kind"], justify="right")
     for name, count in facts["per_class"].items():
         table.add_row(name, f"{count}{'  (fell short)' if name in facts['short'] else ''}")
     return Group(title, table)

@@ -14,6 +14,7 @@ from eircli.data.step_view import StepView
 from eircli.errors import UserError
 from eircli.manifest import Manifest
 from eircli.protocols import Part, parse_schedule
+from eircli.recipe import base_fingerprint
 from eircli.rundir import RunDir
 from eircli.types import BACKGROUND, IGNORE, Split, UInt8Array
 
@@ -31,13 +32,19 @@ class Workbench:
         self.dataset = open_dataset(manifest.dataset)
         self.schedule = parse_schedule(manifest.protocol.schedule, len(self.dataset.classes), manifest.protocol.order)
         old = len(self.schedule.old(len(self.schedule) - 1))
-        if manifest.replays and manifest.memory.budget < old:
-            raise UserError(f"memory.budget: {manifest.memory.budget} is less than the {old} old classes of the last step")
+        limit = manifest.memory.limit
+        if manifest.keeps in ("instances", "images") and limit.unit == "exemplars" and limit.amount < old:
+            raise UserError(f"memory.budget: {limit.amount} is less than the {old} old classes of the last step")
 
     @property
     def manifest(self) -> Manifest:
         """The run's manifest."""
         return self.run.manifest
+
+    @property
+    def base_fingerprint(self) -> str:
+        """The hash of all that the base step's checkpoint depends on."""
+        return base_fingerprint(self.manifest, self.schedule.new(0))
 
     @property
     def workers(self) -> int:
@@ -71,7 +78,7 @@ class Workbench:
     def positions(self, step: int, part: Part) -> NDArray[np.intp]:
         """Positions, in their split, of the images of a step's part."""
         index = self.train_index if part == "train" else self.val_index
-        return self.schedule.select(index, step, part, self.manifest.protocol.setting)
+        return self.schedule.select(index, step, part, self.manifest.protocol.setting, self.manifest.seed)
 
     def _some_positions(self, step: int, part: Part) -> NDArray[np.intp]:
         positions = self.positions(step, part)

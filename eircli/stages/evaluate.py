@@ -17,7 +17,7 @@ from eircli.data.transforms import paper_crop, to_tensors
 from eircli.engine.device import choose_compute
 from eircli.engine.evaluate import evaluate as run_over
 from eircli.engine.metrics import Confusion, iou, mean, summary, taken_by_background
-from eircli.model.deeplab import DeepLab, predict, upsample
+from eircli.model.deeplab import predict, upsample
 from eircli.progress import Say
 from eircli.rundir import Artifact, atomic_write, write_text
 from eircli.stages.models import load_model
@@ -54,11 +54,12 @@ class WholeImages:
         return to_tensors(Sample(resized.image, sample.label))
 
 
-def predictor(model: DeepLab) -> Any:
-    """Predictions uint8 [N, H, W] of images at a wanted size."""
+def predictor(bench: Workbench, step: int, device: torch.device) -> Any:
+    """A step's predictions, uint8 [N, H, W], of images at a wanted size."""
+    model, activation = load_model(bench, step).to(device).eval(), bench.manifest.activation(step)
 
     def run(images: Tensor, size: Sequence[int]) -> Tensor:
-        return predict(upsample(model(images), size))
+        return predict(upsample(model(images), size), activation)
 
     return run
 
@@ -70,14 +71,14 @@ def evaluate(bench: Workbench, step: int, say: Say, full_size: bool = False, aga
     if not again and bench.run.done(step, artifact):
         return read_results(bench, step, full_size)
     compute = choose_compute(bench.manifest.runtime)
-    model = load_model(bench, step).to(compute.device).eval()
+    run = predictor(bench, step, compute.device)
     view = bench.test_view(step)
     batch_size = 1 if full_size else bench.manifest.evaluate.batch_size
     images = WholeImages(view, bench.manifest.data.short_side) if full_size else PaperCrops(view, bench.manifest.data.crop_size)
     loader = DataLoader(cast(Any, images), batch_size=batch_size, num_workers=bench.workers, generator=torch.Generator())
     channels = 1 + len(bench.schedule.seen(step))
     title = f"{bench.manifest.name} step {step}: evaluating"
-    confusion = run_over(predictor(model), loader, len(view), channels, compute, title)
+    confusion = run_over(run, loader, len(view), channels, compute, title)
     results = figures(bench, step, confusion, full_size) | {"images": len(view)}
     path = bench.run.results(step, full_size)
     with atomic_write(path.with_name(path.stem.replace("results", "confusion") + ".csv")) as file:

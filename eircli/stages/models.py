@@ -32,13 +32,18 @@ def load_model(bench: Workbench, step: int) -> DeepLab:
         UserError: its checkpoint is missing, damaged, or of another recipe.
     """
     path = bench.run.verify(step, "checkpoint")
-    state = load_state(path, fingerprint(bench.manifest), f"delete it and train step {step} again")
+    state = load_state(path, checkpoint_recipe(bench, step), f"delete it and train step {step} again")
     model = DeepLab(bench.manifest.model, [len(classes) for classes in bench.schedule.steps[: step + 1]])
     try:
         model.load_state_dict(state["model"])
     except (KeyError, RuntimeError):
         raise UserError(f"{path}: holds another network than its recipe says; delete it and train step {step} again") from None
     return model
+
+
+def checkpoint_recipe(bench: Workbench, step: int) -> str:
+    """The fingerprint of all that a step's checkpoint depends on; runs with the same base step share step 0's."""
+    return fingerprint(bench.manifest) if step else bench.base_fingerprint
 
 
 def save_model(bench: Workbench, step: int, model: DeepLab, **facts: Any) -> None:
@@ -49,7 +54,7 @@ def save_model(bench: Workbench, step: int, model: DeepLab, **facts: Any) -> Non
     save_state(
         path,
         {
-            "recipe": fingerprint(bench.manifest),
+            "recipe": checkpoint_recipe(bench, step),
             "step": step,
             "class_ids": list(seen),
             "classes": classes,

@@ -17,7 +17,6 @@ from eircli.engine.device import choose_compute
 from eircli.errors import UserError
 from eircli.rundir import atomic_write
 from eircli.stages.evaluate import predictor
-from eircli.stages.models import load_model
 from eircli.types import BACKGROUND, IGNORE, Sample, UInt8Array
 from eircli.workbench import Workbench
 
@@ -65,7 +64,7 @@ def _panels(benches: Sequence[Workbench], step: int, count: int) -> Iterator[tup
     models = []
     for bench in benches:
         compute = choose_compute(bench.manifest.runtime)
-        models.append((bench.manifest.name, compute, predictor(load_model(bench, step).to(compute.device).eval())))
+        models.append((bench.manifest.name, compute, predictor(bench, step, compute.device)))
     bench, view = benches[0], benches[0].test_view(step)
     names = [bench.class_name(class_id) for class_id in (BACKGROUND, *bench.schedule.seen(step))]
     for index in np.unique(np.linspace(0, len(view) - 1, count).astype(int)).tolist():

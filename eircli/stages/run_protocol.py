@@ -14,7 +14,7 @@ def run_protocol(bench: Workbench, say: Say) -> list[Results]:
     """Build memory, train and evaluate every step; what is recorded and intact is not done again."""
     run, results = bench.run, []
     for step in range(len(bench.schedule)):
-        if step > 0 and bench.manifest.replays and not run.done(step, "bank"):
+        if step > 0 and bench.manifest.keeps and not run.done(step, "bank"):
             build_memory(bench, step, say)
         if not run.done(step, "checkpoint"):
             train(bench, step, say)

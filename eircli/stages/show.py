@@ -31,7 +31,7 @@ def status(bench: Workbench) -> dict[str, Any]:
     run, steps, following = bench.run, [], None
     for step in range(len(bench.schedule)):
         wanted: list[tuple[str, Artifact]] = [("train", "checkpoint"), ("evaluate", "results")]
-        if step > 0 and bench.manifest.replays:
+        if step > 0 and bench.manifest.keeps:
             wanted.insert(0, ("build-memory", "bank"))
         done = {artifact: run.done(step, artifact) for _, artifact in wanted}
         recorded = run.steps.get(step, {})

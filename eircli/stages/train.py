@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, cast
 
 import torch
@@ -17,16 +21,18 @@ from eircli.engine.optim import build_optimizer, build_scheduler
 from eircli.engine.train import Plan, TrainState, fit
 from eircli.errors import UserError
 from eircli.memory.bank import Bank
+from eircli.memory.prototypes import Prototypes, read_prototypes
 from eircli.memory.replay import decode
-from eircli.memory.standalone import StandaloneInstances
+from eircli.memory.standalone import StandaloneInstances, StoredImages
+from eircli.method_settings import Eir
 from eircli.methods import build_method
 from eircli.methods.base import Context
 from eircli.model.deeplab import DeepLab
-from eircli.progress import Say
-from eircli.recipe import fingerprint
+from eircli.progress import Say, track
 from eircli.seeds import derive_seed
+from eircli.stages.base_steps import claimed, share, take
 from eircli.stages.build_memory import build_memory
-from eircli.stages.models import save_model, start_model
+from eircli.stages.models import checkpoint_recipe, save_model, start_model
 from eircli.types import Batch, SampleSource
 from eircli.workbench import Workbench
 
@@ -49,31 +55,32 @@ def train(bench: Workbench, step: int, say: Say, again: bool = False) -> None:
         )
     if again:
         run.resume_file(step).unlink(missing_ok=True)
-    if step > 0 and bench.manifest.replays and not run.done(step, "bank"):
+    if step > 0 and bench.manifest.keeps and not run.done(step, "bank"):
         build_memory(bench, step, say)
-    _train(bench, step, choose_compute(bench.manifest.runtime), say)
+    compute = choose_compute(bench.manifest.runtime)
+    if step > 0 or not bench.manifest.runtime.share_base_step:
+        _train(bench, step, compute, say)
+        return
+    with claimed(bench, say):
+        if again or not take(bench, say):
+            _train(bench, step, compute, say)
+            share(bench)
 
 
 def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
-    run, schedule = bench.run, bench.schedule
+    run = bench.run
     model, teacher = start_model(bench, step)
-    bank = Bank(run.verify(step, "bank")) if step > 0 and bench.manifest.replays else None
-    samples = training_set(bench, step, bank)
+    memory = run.verify(step, "bank") if step > 0 and bench.manifest.keeps else None
+    samples = training_set(bench, step, memory)
     plan = make_plan(bench, step, len(samples), compute)
     state = _start_state(bench, step, model.to(compute.device), plan)
     if run.resume_file(step).exists():
         _resume(bench, step, state, len(samples))
         say(f"step {step}: going on at iteration {state.iteration} of {plan.iterations}")
-    context = Context(
-        old=len(schedule.old(step)),
-        new=len(schedule.new(step)),
-        teacher=None if teacher is None else teacher.to(compute.device),
-        instances=None if bank is None else decode(bank, bench.memory_table(step), len(schedule.old(step)), compute.device),
-    )
-    method = build_method(bench.manifest.method, context)
+    method = build_method(bench.manifest.method, make_context(bench, step, teacher, memory, plan))
     loader = make_loader(samples, plan, state.iteration, bench.workers)
-    method.begin(model, loader)
-    mark = {"recipe": fingerprint(bench.manifest), "samples": len(samples)}
+    method.begin(model, lambda: survey(samples, plan, bench.workers))
+    mark = {"recipe": checkpoint_recipe(bench, step), "samples": len(samples)}
     fit(
         state,
         method,
@@ -82,13 +89,14 @@ def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
         Journal(run.journal(step), state.iteration),
         save=lambda current: save_state(run.resume_file(step), mark | current.state_dict()),
     )
-    save_model(bench, step, model, iterations=plan.iterations, samples=len(samples))
+    base = {"base_step": bench.base_fingerprint} if step == 0 else {}
+    save_model(bench, step, model, iterations=plan.iterations, samples=len(samples), **base)
     run.resume_file(step).unlink(missing_ok=True)
 
 
 def _resume(bench: Workbench, step: int, state: TrainState[DeepLab], samples: int) -> None:
     path = bench.run.resume_file(step)
-    saved = load_state(path, fingerprint(bench.manifest), "delete it to start the step afresh")
+    saved = load_state(path, checkpoint_recipe(bench, step), "delete it to start the step afresh")
     if saved["samples"] != samples:
         raise UserError(
             f"{path}: was trained on {saved['samples']} samples, there are now {samples}; "
@@ -97,12 +105,34 @@ def _resume(bench: Workbench, step: int, state: TrainState[DeepLab], samples: in
     state.load_state_dict(saved)
 
 
-def training_set(bench: Workbench, step: int, bank: Bank | None) -> TrainingSet:
-    """The step's new images and, for standalone replay, the bank's instances."""
+def training_set(bench: Workbench, step: int, memory: Path | None) -> TrainingSet:
+    """The step's new images and what of the memory is trained on as samples of their own."""
     sources: list[SampleSource] = [bench.training_view(step)]
-    if bank is not None and getattr(bench.manifest.method, "standalone_replay", False):
-        sources.append(StandaloneInstances(bank, bench.memory_table(step)))
+    method, table = bench.manifest.method, bench.memory_table(step)
+    if memory is not None and bench.manifest.keeps == "images":
+        sources.append(StoredImages(Bank(memory), table))
+    if memory is not None and isinstance(method, Eir) and method.standalone_replay:
+        sources.append(StandaloneInstances(Bank(memory), table))
     return TrainingSet(sources, TrainTransform(bench.manifest.data))
+
+
+def make_context(bench: Workbench, step: int, teacher: DeepLab | None, memory: Path | None, plan: Plan) -> Context:
+    """What the step's method is told; all of it on the training device."""
+    device, old = plan.compute.device, bench.schedule.old(step)
+    instances = prototypes = None
+    if memory is not None and bench.manifest.keeps == "instances":
+        instances = decode(Bank(memory), bench.memory_table(step), len(old), device)
+    if memory is not None and bench.manifest.keeps == "prototypes":
+        prototypes = Prototypes(*(tensor.to(device) for tensor in read_prototypes(memory)))
+    teacher = None if teacher is None else teacher.to(device)
+    return Context(len(old), len(bench.schedule.new(step)), teacher, instances, prototypes, plan.per_epoch)
+
+
+def survey(samples: TrainingSet, plan: Plan, workers: int) -> Iterator[Batch]:
+    """One pass over the step's samples, on the training device: what a step's first epoch will see."""
+    first = replace(plan, iterations=max(1, math.ceil(plan.per_epoch)))
+    for batch in track(make_loader(samples, first, 0, workers), f"{plan.title}: survey", first.iterations, "batches"):
+        yield batch.to(plan.compute.device, seed=0)
 
 
 def make_plan(bench: Workbench, step: int, samples: int, compute: Compute) -> Plan:
