@@ -60,7 +60,7 @@ def test_a_protocol_step_by_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert eir("train", TINY, "--step", "0", "--run-dir", run, monkeypatch=monkeypatch) == 0
     assert eir("build-memory", run, "--step", "1", "--json", monkeypatch=monkeypatch) == 0
     facts = json.loads(capfd.readouterr().out)
-    assert sum(facts["per_class"].values()) == facts["instances"] <= facts["budget"] == 6
+    assert sum(facts["per_class"].values()) == facts["exemplars"] <= facts["budget"] == 6
     assert eir("train", f"{run}/manifest.yaml", "--step", "1", monkeypatch=monkeypatch) == 0
     assert eir("evaluate", run, "--step", "1", "--json", "--full-size", "--pictures", "1", monkeypatch=monkeypatch) == 0
     captured = capfd.readouterr()

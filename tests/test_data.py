@@ -218,7 +218,9 @@ def test_augmentation_keeps_image_and_label_together_and_follows_its_key() -> No
     samples = TrainingSet([source, source], TrainTransform(Data(crop_size=32)))
     assert len(samples) == 6
     before = torch.default_generator.get_state()
-    image, augmented = samples[(4, 17)]
+    image, augmented, replayed = samples[(4, 17)]
+    assert replayed
+    assert not samples[(2, 17)][2]
     assert torch.equal(torch.default_generator.get_state(), before)
     assert torch.equal(samples[(4, 17)][0], image)
     assert not torch.equal(samples[(4, 18)][0], image)

@@ -8,7 +8,20 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "eircli"
 
 RUNGS = [
-    {"errors", "seeds", "types", "protocols", "manifest", "recipe", "rundir", "progress", "__init__"},
+    {
+        "errors",
+        "seeds",
+        "types",
+        "orders",
+        "protocols",
+        "method_settings",
+        "manifest",
+        "explain",
+        "recipe",
+        "rundir",
+        "progress",
+        "__init__",
+    },
     {"data", "model", "memory", "engine"},
     {"methods"},
     {"workbench"},
@@ -16,7 +29,7 @@ RUNGS = [
     {"cli"},
     {"__main__"},
 ]
-TORCHLESS = {"errors", "seeds", "types", "protocols", "manifest", "recipe", "rundir", "progress", "workbench", "report", "cli"}
+TORCHLESS = RUNGS[0] | {"workbench", "report", "cli"}
 
 
 def place(module: Path) -> str:

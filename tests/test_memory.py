@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eircli.errors import UserError
-from eircli.memory.bank import Bank, write_bank
-from eircli.memory.harvest import Candidate, Selection, balanced_quota, candidates, choose, cut_out
+from eircli.memory.bank import Bank, encode, write_bank
+from eircli.memory.harvest import Candidate, Selection, candidates, cut_out
 from eircli.memory.replay import decode
+from eircli.memory.select import share_out
 from eircli.memory.standalone import StandaloneInstances
 from eircli.types import CANVAS, Box, Instance, Sample, UInt8Array
 from tests import reference
@@ -50,7 +51,7 @@ def make_instances() -> list[Instance]:
 
 @pytest.fixture
 def bank(tmp_path: Path) -> Bank:
-    write_bank(tmp_path / "bank.h5", make_instances(), "png", 95, {"step": 1})
+    write_bank(tmp_path / "bank.h5", [encode(i, "png", 95) for i in make_instances()], {"step": 1})
     return Bank(tmp_path / "bank.h5")
 
 
@@ -76,7 +77,7 @@ def test_nothing_outside_the_mask_is_kept() -> None:
     label = np.zeros((9, 9), np.uint8)
     label[2:5, 3] = label[4, 3:7] = 1
     image = np.random.default_rng(0).integers(0, 256, (9, 9, 3)).astype(np.uint8)
-    instance = cut_out(OneImage(Sample(image, label)), Candidate(1, 0, 1), 4, "x", 2)
+    instance = cut_out(OneImage(Sample(image, label)), Candidate(1, 0, 1, 6), 4, "x", 2)
     assert instance.box == Box(2, 3, 5, 7)
     assert instance.area == 6
     assert (instance.image[~instance.mask] == CANVAS).all()
@@ -85,15 +86,10 @@ def test_nothing_outside_the_mask_is_kept() -> None:
 
 @given(supply=st.dictionaries(st.integers(1, 9), st.integers(0, 12), min_size=1), budget=st.integers(1, 60))
 def test_balanced_quota(supply: dict[int, int], budget: int) -> None:
-    assert balanced_quota(supply, budget) == reference.balanced_quota(supply, budget)
-
-
-def test_choice_is_random_balanced_and_reproducible() -> None:
-    pools = {1: range(50), 2: range(50, 100), 3: range(100, 102)}
-    once, again, other = (choose(pools, 20, np.random.default_rng(seed)) for seed in (0, 0, 1))
-    assert once == again != other
-    assert {c: len(chosen) for c, chosen in once.items()} == {1: 9, 2: 9, 3: 2}
-    assert all(set(chosen) <= set(pools[c]) for c, chosen in once.items())
+    ranked = {name: range(count) for name, count in supply.items()}
+    kept = share_out(ranked, budget)
+    assert {name: len(items) for name, items in kept.items()} == reference.balanced_quota(supply, budget)
+    assert all(items == list(range(len(items))) for items in kept.values()), "the best ranked first"
 
 
 def test_bank_gives_back_what_it_was_given(bank: Bank) -> None:
@@ -109,7 +105,7 @@ def test_bank_gives_back_what_it_was_given(bank: Bank) -> None:
 def test_jpeg_is_close_and_masks_stay_exact(tmp_path: Path) -> None:
     smooth = np.linspace(60, 200, 40 * 30 * 3).reshape(40, 30, 3).astype(np.uint8)
     mask = np.ones((40, 30), bool)
-    write_bank(tmp_path / "b.h5", [Instance(smooth, mask, 1, "a", Box(0, 0, 40, 30), (40, 30), 0)], "jpeg", 95, {})
+    write_bank(tmp_path / "b.h5", [encode(Instance(smooth, mask, 1, "a", Box(0, 0, 40, 30), (40, 30), 0), "jpeg", 95)], {})
     found = Bank(tmp_path / "b.h5").load(0)
     assert np.abs(found.image.astype(int) - smooth).max() <= 6
     assert found.mask.all()
@@ -117,7 +113,7 @@ def test_jpeg_is_close_and_masks_stay_exact(tmp_path: Path) -> None:
 
 def test_bank_files_are_reproducible(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        write_bank(tmp_path / name, make_instances(), "jpeg", 95, {"step": 1})
+        write_bank(tmp_path / name, [encode(i, "jpeg", 95) for i in make_instances()], {"step": 1})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -165,7 +161,7 @@ def test_damage_is_found_and_named(bank: Bank) -> None:
 def test_other_files_are_no_banks(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["index"] = [1, 2]
-    with pytest.raises(UserError, match="no instance bank of schema 1"):
+    with pytest.raises(UserError, match="no bank of schema 2"):
         Bank(tmp_path / "x.h5")
     with pytest.raises(UserError, match="missing"):
         Bank(tmp_path / "y.h5")

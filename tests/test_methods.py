@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from eircli import manifest
+from eircli import manifest, method_settings
 from eircli.methods import METHODS, build_method
 from eircli.methods.base import Context
 from eircli.methods.eir import Eir
@@ -17,16 +17,21 @@ OLD, NEW = 2, 1
 def batch() -> Batch:
     generator = torch.Generator().manual_seed(0)
     labels = torch.tensor([0, 3, IGNORE, 1], dtype=torch.uint8).repeat_interleave(8).expand(2, 32, 32)
-    return Batch(torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator), labels.contiguous(), seed=1)
+    return Batch(
+        torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=generator),
+        labels.contiguous(),
+        seed=1,
+        replayed=torch.tensor([False, True]),
+    )
 
 
 def context(teacher: bool = True) -> Context:
     torch.manual_seed(0)
-    return Context(OLD, NEW, DeepLab(TINY, [OLD]).frozen_copy() if teacher else None, None)
+    return Context(OLD, NEW, DeepLab(TINY, [OLD]).frozen_copy() if teacher else None)
 
 
-def eir(**changes: object) -> manifest.Eir:
-    return manifest.Eir.model_validate({"name": "eir", "fusion": False, "standalone_replay": False, **changes})
+def eir(**changes: object) -> method_settings.Eir:
+    return method_settings.Eir.model_validate({"name": "eir", "fusion": False, "standalone_replay": False, **changes})
 
 
 @pytest.mark.parametrize(
@@ -77,9 +82,9 @@ def test_the_weight_of_distillation_is_a_factor() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_in_the_base_step_every_method_learns_the_labels_as_they_are(name: str) -> None:
-    config = eir() if name == "eir" else manifest.Finetune(name="finetune")
+    config = eir() if name == "eir" else method_settings.Finetune(name="finetune")
     model = DeepLab(TINY, [OLD, NEW]).eval()
     method = build_method(config, context(teacher=False))
     losses = method.losses(model, method.prepare(batch()))
-    reference = build_method(manifest.Finetune(name="finetune"), context(teacher=False))
+    reference = build_method(method_settings.Finetune(name="finetune"), context(teacher=False))
     assert losses == reference.losses(model, reference.prepare(batch()))

@@ -51,7 +51,7 @@ def test_the_background_does_not_shape_the_features() -> None:
 @pytest.mark.parametrize(("name", "stride"), [("tiny", 4), ("resnet18", 16), ("resnet50", 16)])
 def test_output_stride(name: str, stride: int) -> None:
     backbone, channels = build_backbone(TINY.model_copy(update={"backbone": name}), load_weights=False)
-    assert backbone.eval()(torch.rand(1, 3, 64, 96)).shape == (1, channels, 64 // stride, 96 // stride)
+    assert backbone.eval()(torch.rand(1, 3, 64, 96))[-1].shape == (1, channels, 64 // stride, 96 // stride)
 
 
 def test_dilation_is_torchvisions() -> None:

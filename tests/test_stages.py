@@ -19,7 +19,6 @@ from eircli.engine import train as loop
 from eircli.engine.checkpoint import save_state
 from eircli.errors import RunFailed, UserError
 from eircli.memory.bank import Bank
-from eircli.recipe import fingerprint
 from eircli.rundir import open_run
 from eircli.stages.build_memory import build_memory
 from eircli.stages.evaluate import evaluate
@@ -231,7 +230,7 @@ def test_control_c_saves_and_exits_with_130(tmp_path: Path) -> None:
 def test_a_resumed_run_needs_the_samples_it_began_with(tmp_path: Path) -> None:
     bench = bench_at(tmp_path / "run")
     with bench.run.locked():
-        save_state(bench.run.resume_file(0), {"recipe": fingerprint(bench.manifest), "samples": 3})
+        save_state(bench.run.resume_file(0), {"recipe": bench.base_fingerprint, "samples": 3})
         with pytest.raises(UserError, match=r"resume\.pt: was trained on 3 samples, there are now"):
             train(bench, 0, quiet)
 
@@ -316,7 +315,7 @@ def test_damage_is_found_before_it_is_used(copied: Workbench) -> None:
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(finished: Workbench, tmp_path: Path) -> None:
-    other = bench_at(tmp_path / "run", "memory.budget=5")
+    other = bench_at(tmp_path / "run", "train.base.lr=0.2")
     with other.run.locked():
         other.run.step_path(0).mkdir()
         shutil.copy(finished.run.checkpoint(0), other.run.checkpoint(0))
