@@ -48,10 +48,73 @@ def test_the_background_does_not_shape_the_features() -> None:
         assert bool(gradient.any()) is not detach
 
 
-@pytest.mark.parametrize(("name", "stride"), [("tiny", 4), ("resnet18", 16), ("resnet50", 16)])
+@pytest.mark.parametrize(
+    ("name", "stride"), [("tiny", 4), ("resnet18", 16), ("resnet50", 16), ("swin_t", 16), ("swin_s", 16), ("swin_b", 16)]
+)
 def test_output_stride(name: str, stride: int) -> None:
     backbone, channels = build_backbone(TINY.model_copy(update={"backbone": name}), load_weights=False)
-    assert backbone.eval()(torch.rand(1, 3, 64, 96))[-1].shape == (1, channels, 64 // stride, 96 // stride)
+    stages = backbone.eval()(torch.rand(1, 3, 64, 96))
+    assert len(stages) == 4
+    assert stages[-1].shape == (1, channels, 64 // stride, 96 // stride)
+    assert [maps.shape[2] for maps in stages] == sorted((maps.shape[2] for maps in stages), reverse=True)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "swin_t", "swin_s", "swin_b"])
+def test_a_checkpoint_of_every_network_grows_and_loads(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = TINY.model_copy(update={"backbone": name})
+    model = DeepLab(config, [2]).eval()
+    before = model(images(64))
+    model.add_classes(3)
+    torch.save(model.state_dict(), tmp_path / "model.pt")
+    again = DeepLab(config, [2, 3]).eval()
+    again.load_state_dict(torch.load(tmp_path / "model.pt", weights_only=True))
+    assert torch.equal(again(images(64)), model(images(64)))
+    torch.testing.assert_close(again(images(64))[:, :3], before)
+
+
+def test_swin_is_torchvisions_and_quiet_when_dropout_is_off(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    swin = torchvision.models.swin_t(weights=None)
+    torch.save(swin.state_dict(), tmp_path / "swin.pt")
+    backbone, _ = build_backbone(Model(backbone="swin_t", weights=str(tmp_path / "swin.pt")), load_weights=True)
+    image = torch.rand(1, 3, 64, 64)
+    theirs = swin.eval().norm(swin.features(image)).permute(0, 3, 1, 2)
+    ours = backbone.eval()(image)[-1]
+    torch.testing.assert_close(ours, torch.nn.functional.interpolate(theirs, (4, 4), mode="bilinear"))
+    model = DeepLab(TINY.model_copy(update={"backbone": "swin_t"}), [2])
+    model.train_mode(frozen_batchnorm=True, dropout=False)
+    assert torch.equal(model(images(64)), model(images(64)))
+    model.train_mode(frozen_batchnorm=True, dropout=True)
+    assert not torch.equal(model(images(64)), model(images(64)))
+
+
+def test_balanced_start_shares_out_the_backgrounds_probability() -> None:
+    torch.manual_seed(0)
+    model = DeepLab(TINY.model_copy(update={"new_classifier": "balanced"}), [3]).eval()
+    before = model(images()).softmax(dim=1)
+    model.add_classes(2)
+    after = model(images()).softmax(dim=1)
+    torch.testing.assert_close(after[:, 1:4], before[:, 1:4])
+    for channel in (0, 4, 5):
+        torch.testing.assert_close(after[:, channel], before[:, 0] / 3)
+
+
+def test_an_unknown_class_starts_as_background_and_starts_the_next_classes() -> None:
+    torch.manual_seed(0)
+    config = TINY.model_copy(update={"unknown_class": True, "new_classifier": "unknown"})
+    model = DeepLab(config, [3])
+    assert model.unknown is None
+    model.add_classes(1)
+    assert model.unknown is not None
+    assert torch.equal(model.unknown.weight, model.classifiers[0].weight)
+    torch.nn.init.constant_(model.unknown.weight, 0.5)
+    model.add_classes(2)
+    assert (model.classifiers[-1].weight == 0.5).all()
+    assert {id(p) for p in model.unknown.parameters()} <= {id(p) for p in model.parameter_groups()[2]}
+    again = DeepLab(config, [3, 1, 2])
+    again.load_state_dict(model.state_dict())
+    assert model(images()).shape[1] == 7
 
 
 def test_dilation_is_torchvisions() -> None:
@@ -113,6 +176,7 @@ def test_imagenet_weights_are_fetched_and_checked(tmp_path: Path, monkeypatch: p
 def test_prediction_is_the_best_class_above_one_half_else_background() -> None:
     logits = torch.tensor([[9.0, -1.0, -2.0], [-9.0, 0.1, 0.2], [9.0, 0.3, -5.0], [-9.0, -0.1, -0.2]]).T.view(1, 3, 2, 2)
     assert predict(logits).flatten().tolist() == [0, 2, 1, 0]
+    assert predict(logits, "softmax").flatten().tolist() == [0, 2, 0, 1]
 
 
 def test_upsampling_is_bilinear_in_float32() -> None:

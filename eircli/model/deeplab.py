@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 from torchvision.models.segmentation.deeplabv3 import ASPP
+from torchvision.ops import StochasticDepth
 
 from eircli.manifest import Model
 from eircli.method_settings import Activation
@@ -105,7 +106,7 @@ class DeepLab(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and frozen_batchnorm:
                 module.eval()
-            if isinstance(module, nn.Dropout) and not dropout:
+            if isinstance(module, nn.Dropout | StochasticDepth) and not dropout:
                 module.eval()
 
     def frozen_copy(self) -> DeepLab:
