@@ -6,15 +6,14 @@ import errno
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from eircli import __version__
 from eircli.errors import RunFailed, UserError
-
-if TYPE_CHECKING:
-    from eircli.workbench import Workbench
+from eircli.many_runs import compare_command, run_protocol_command, sweep_command
+from eircli.options import Again, AsJson, Device, Overrides, Recipe, RunDirectory, Step, open_bench, say
 
 app = typer.Typer(
     name="eir",
@@ -24,19 +23,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-Recipe = Annotated[
-    Path, typer.Argument(metavar="RECIPE", help="A recipe (configs/*.yaml), a run directory, or its manifest.yaml.")
-]
-Recipes = Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes, run directories, or their manifest.yaml.")]
-Step = Annotated[int, typer.Option("--step", "-t", help="The step, from 0 (the base step).")]
-Overrides = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY.PATH=VALUE", help="Override a key of the recipe; repeatable.")
-]
-RunDirectory = Annotated[Path | None, typer.Option("--run-dir", help="The run directory; by default runs/NAME-seedSEED.")]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, or cuda:N; the same as --set runtime.device=…")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
-Again = Annotated[bool, typer.Option("--again", help="Do it anew although it is done.")]
 
 
 def _version(wanted: bool) -> None:
@@ -65,12 +51,12 @@ def train_command(
     again: Again = False,
 ) -> None:
     """Train one step; a run that was interrupted goes on where it stopped."""
-    bench = _open(recipe, overrides, run_dir, device)
+    bench = open_bench(recipe, overrides, run_dir, device)
     from eircli.stages.train import train
 
     with bench.run.locked():
-        train(bench, step, _say, again)
-    _say(f"next: eir evaluate {bench.run.path} --step {step}")
+        train(bench, step, say, again)
+    say(f"next: eir evaluate {bench.run.path} --step {step}")
 
 
 @app.command("build-memory", epilog="Example: eir build-memory configs/shapes-6-2-eir.yaml --step 1")
@@ -83,18 +69,18 @@ def build_memory_command(
     as_json: AsJson = False,
 ) -> None:
     """Build the bank of old classes' instances that a step trains with."""
-    bench = _open(recipe, overrides, run_dir)
+    bench = open_bench(recipe, overrides, run_dir)
     from eircli import report
     from eircli.stages.build_memory import bank_facts, build_memory
 
     with bench.run.locked():
-        build_memory(bench, step, _say, again)
+        build_memory(bench, step, say, again)
         facts = bank_facts(bench, step)
     if as_json:
         print(json.dumps(facts))
         return
     report.stdout().print(report.bank_table(facts))
-    _say(f"bank: {facts['path']}")
+    say(f"bank: {facts['path']}")
 
 
 @app.command("evaluate", epilog="Example: eir evaluate configs/shapes-6-2-eir.yaml --step 2 --pictures 4")
@@ -112,13 +98,13 @@ def evaluate_command(
     as_json: AsJson = False,
 ) -> None:
     """Evaluate a trained step: IoU per class, old / new / all, forgetting, what background has taken."""
-    bench = _open(recipe, overrides, run_dir, device)
+    bench = open_bench(recipe, overrides, run_dir, device)
     from eircli import report
     from eircli.stages.evaluate import evaluate
     from eircli.stages.pictures import draw_pictures
 
     with bench.run.locked():
-        results = evaluate(bench, step, _say, full_size, again)
+        results = evaluate(bench, step, say, full_size, again)
         drawn = draw_pictures(bench, step, pictures) if pictures else []
     if as_json:
         print(json.dumps(results))
@@ -127,62 +113,47 @@ def evaluate_command(
         console.print(report.results_table(results, bench.manifest.name))
         for line in report.summary_lines(results):
             console.print(line, highlight=False)
-    _say(f"results: {bench.run.results(step, full_size)}")
+    say(f"results: {bench.run.results(step, full_size)}")
     if drawn:
-        _say(f"pictures: {drawn[0].parent}")
+        say(f"pictures: {drawn[0].parent}")
 
 
-@app.command("run-protocol", epilog="Example: eir run-protocol configs/shapes-6-2-finetune.yaml configs/shapes-6-2-eir.yaml")
-def run_protocol_command(
-    recipes: Recipes,
+app.command("run-protocol", epilog="Example: eir run-protocol configs/shapes-6-2-finetune.yaml configs/shapes-6-2-eir.yaml")(
+    run_protocol_command
+)
+app.command("compare", epilog="Example: eir compare runs/shapes-6-2-*; or: eir compare configs/shapes-6-2-*.yaml --seeds 0,1,2")(
+    compare_command
+)
+app.command("sweep", epilog="Example: eir sweep configs/shapes-6-2-eir.yaml --grid method.threshold=0.5,0.7,0.9 --seeds 0,1,2")(
+    sweep_command
+)
+
+
+@app.command("import-checkpoint", epilog="Example: eir import-checkpoint deeplab.pth --into configs/voc-15-5-eir.yaml --step 0")
+def import_checkpoint_command(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A state dict of torchvision's DeepLabV3, or of DKD's or EIR's release.")
+    ],
+    into: Annotated[Path, typer.Option("--into", metavar="RUN", help="The recipe or run directory that takes it.")],
+    step: Step,
     overrides: Overrides = None,
     run_dir: RunDirectory = None,
-    device: Device = None,
-    pictures: Annotated[
-        int, typer.Option("--pictures", min=0, help="Draw this many test images with every run's prediction.")
-    ] = 0,
+    again: Again = False,
     as_json: AsJson = False,
 ) -> None:
-    """Run all steps of one or more recipes, and print their figures side by side. What is done is not done again."""
-    if run_dir is not None and len(recipes) > 1:
-        raise UserError("--run-dir: names one run; give one recipe, or leave it out and each recipe gets its own under runs/")
-    benches = [_open(recipe, overrides, run_dir, device) for recipe in recipes]
-    if len({bench.run.path.resolve() for bench in benches}) < len(benches):
-        raise UserError("two of the recipes share a run directory; give one of them another name")
-    from eircli import report
-    from eircli.stages.show import recorded_results
+    """Make another program's weights a step's checkpoint."""
+    bench = open_bench(into, overrides, run_dir)
+    from eircli.stages.import_checkpoint import import_checkpoint
 
-    runs: list[dict[str, Any]] = []
-    for bench in benches:
-        steps = recorded_results(bench)
-        if steps is None:
-            from eircli.stages.run_protocol import run_protocol
-
-            with bench.run.locked():
-                steps = run_protocol(bench, _say)
-        manifest = bench.manifest
-        runs.append(
-            {
-                "name": manifest.name,
-                "run_dir": str(bench.run.path),
-                "method": manifest.method.name,
-                "seed": manifest.seed,
-                "steps": steps,
-            }
-        )
-    if pictures:
-        from eircli.stages.pictures import draw_side_by_side
-
-        with benches[-1].run.locked():
-            _say(f"picture: {draw_side_by_side(benches, pictures)}")
+    with bench.run.locked():
+        facts = import_checkpoint(bench, step, file, again)
     if as_json:
-        print(json.dumps({"runs": runs}))
+        print(json.dumps(facts))
         return
-    report.stdout().print(report.protocol_table(runs))
-    for run in runs:
-        print(f"{run['name']}: {run['run_dir']}")
-    last = runs[-1]
-    print(f"next: eir evaluate {last['run_dir']} --step {len(last['steps']) - 1} --pictures 4")
+    for what, counts in (("taken", facts["tensors"]), ("left out", facts["left_out"])):
+        print(f"{what}: {', '.join(f'{count} {part}' for part, count in counts.items()) or 'nothing'}")
+    print(f"{facts['naming']} → {facts['checkpoint']}")
+    say(f"next: eir evaluate {bench.run.path} --step {step}")
 
 
 @app.command("show-step", epilog="Example: eir show-step configs/voc-15-5-eir.yaml --step 1 --split train --ids")
@@ -198,7 +169,7 @@ def show_step_command(
     as_json: AsJson = False,
 ) -> None:
     """Show what a step consists of: its classes by name, its images, how many of them hold each class."""
-    bench = _open(recipe, overrides, run_dir, look_only=True)
+    bench = open_bench(recipe, overrides, run_dir, look_only=True)
     from eircli import report
     from eircli.stages.show import describe_step
 
@@ -218,7 +189,7 @@ def show_step_command(
 @app.command("status", epilog="Example: eir status runs/shapes-6-2-eir-seed0")
 def status_command(recipe: Recipe, overrides: Overrides = None, run_dir: RunDirectory = None, as_json: AsJson = False) -> None:
     """Show what of a run is done, and what is next."""
-    bench = _open(recipe, overrides, run_dir)
+    bench = open_bench(recipe, overrides, run_dir)
     from eircli import report
     from eircli.stages.show import status
 
@@ -230,32 +201,18 @@ def status_command(recipe: Recipe, overrides: Overrides = None, run_dir: RunDire
     print(f"next: {facts['next'] or 'nothing, the run is complete'}")
 
 
-def _open(
-    recipe: Path, overrides: list[str] | None, run_dir: Path | None, device: str | None = None, look_only: bool = False
-) -> Workbench:
-    from eircli.rundir import open_run
-    from eircli.workbench import Workbench
-
-    on_device = [f"runtime.device={device}"] if device else []
-    return Workbench(open_run(recipe, [*(overrides or []), *on_device], run_dir, look_only))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     """Run the command line: exit code 0; 1 for a failed run; 2 for what the user can mend; 130 for an interrupt."""
     try:
         app()
     except SystemExit as end:
         if end.code == 130:
-            _say("interrupted; the same command goes on from here")
+            say("interrupted; the same command goes on from here")
         raise
     except Exception as error:
         if "--debug" in sys.argv[1:]:
             raise
-        _say(f"eir: {_one_line(error)}")
+        say(f"eir: {_one_line(error)}")
         sys.exit(2 if isinstance(error, UserError) or _no_room(error) else 1)
 
 

@@ -166,6 +166,14 @@ def fingerprint(manifest: Manifest) -> str:
     return _hash(to_tree(manifest))
 
 
+def seedless_fingerprint(manifest: Manifest) -> str:
+    """The same of all but name and seed: equal for runs that are repetitions of one another."""
+    tree = to_tree(manifest)
+    return _hash(
+        {key: value for key, value in tree.items() if key not in ("name", "seed")} | {"dataset": tree["dataset"] | {"seed": None}}
+    )
+
+
 def base_fingerprint(manifest: Manifest, base_classes: Sequence[int]) -> str:
     """A hash of all that the base step's checkpoint depends on; equal for runs whose base step is the same.
 
@@ -211,6 +219,8 @@ def _apply_override(tree: Tree, override: str) -> None:
         node.pop(LENGTHS[keys[-1] == LENGTHS[0]], None)
         if len(keys) == 2 and isinstance(node.get("base"), dict):
             node["base"] = {k: v for k, v in node["base"].items() if k not in LENGTHS}
+    if keys == ["method", "name"] and node.get("name") != value:
+        node.clear()  # another method's settings
     node[keys[-1]] = value
 
 

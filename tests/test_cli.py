@@ -13,7 +13,7 @@ from eircli import __version__
 from eircli.cli import app, main
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
-COMMANDS = ["train", "build-memory", "evaluate", "run-protocol", "show-step", "status"]
+COMMANDS = ["train", "build-memory", "evaluate", "run-protocol", "compare", "sweep", "import-checkpoint", "show-step", "status"]
 
 
 def eir(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:

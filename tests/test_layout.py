@@ -26,10 +26,12 @@ RUNGS = [
     {"methods"},
     {"workbench"},
     {"stages", "report"},
+    {"comparison_report", "options"},
+    {"many_runs"},
     {"cli"},
     {"__main__"},
 ]
-TORCHLESS = RUNGS[0] | {"workbench", "report", "cli"}
+TORCHLESS = RUNGS[0] | {"workbench", "report", "comparison_report", "options", "many_runs", "cli"}
 
 
 def place(module: Path) -> str:

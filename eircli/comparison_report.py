@@ -1,0 +1,115 @@
+"""A comparison of runs as a table for the terminal, markdown, CSV or LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from eircli.report import WIDE
+
+FIGURES = ("old", "new", "all", "average", "forgetting")
+
+Cells = list[list[str]]
+
+
+def render(facts: Mapping[str, Any], layout: str, all_steps: bool) -> str:
+    """The comparison's last step, or all of them one after the other."""
+    last = max(len(row["steps"]) for row in facts["runs"]) - 1
+    tables = [(step, cells(facts, step)) for step in (range(last + 1) if all_steps else [last])]
+    if layout == "csv":  # one table, with the step as a column
+        rows = [[str(step), *row] for step, table in tables for row in table[1:]]
+        return _csv([["step", *tables[0][1][0]], *rows])
+    how = {"table": _terminal, "markdown": _markdown, "latex": _latex}[layout]
+    return "\n\n".join(how(table, f"mIoU in percent after step {step}", facts) for step, table in tables)
+
+
+def cells(facts: Mapping[str, Any], step: int) -> Cells:
+    """Header and rows of one step; runs with fewer steps (joint training) stand in the table of their last."""
+    last = max(len(row["steps"]) for row in facts["runs"]) - 1
+    header = ["run", "seeds", "memory", *FIGURES]
+    if step == last:
+        header.append(f"all against {facts['against']}")
+    rows = []
+    for row in facts["runs"]:
+        number = len(row["steps"]) - 1 if step == last else step
+        if number >= len(row["steps"]) or (len(row["steps"]) <= last and step < last):
+            continue
+        figures = row["steps"][number]
+        line = [row["name"], str(len(row["seeds"])), _memory(row), *(_plus_minus(figures[name]) for name in FIGURES)]
+        rows.append(line + ([_difference(row["difference"])] if step == last else []))
+    return [header, *rows]
+
+
+def _memory(row: Mapping[str, Any]) -> str:
+    if row["memory_bytes"] is None:
+        return "–"
+    size = row["memory_bytes"]["mean"]
+    return f"{size / 1000:.0f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
+
+
+def _plus_minus(summary: Mapping[str, Any]) -> str:
+    if summary["mean"] is None:
+        return "–"
+    return f"{summary['mean']:.1f}" + ("" if summary["sd"] is None else f" ± {summary['sd']:.1f}")
+
+
+def _difference(difference: Mapping[str, Any] | None) -> str:
+    if difference is None:
+        return "–"
+    if difference["interval"] is None:
+        return f"{difference['mean']:+.1f}"
+    low, high = difference["interval"]
+    return f"{difference['mean']:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _explanation(facts: Mapping[str, Any]) -> str:
+    return (
+        "mean ± standard deviation over the seeds; old: background and the base step's classes; new: those learned later; "
+        "average: of all over the steps; forgetting: best earlier IoU less the present one, mean over old classes; "
+        f"difference: paired by seed, with its {facts['confidence']:.0%} interval (Student's t)"
+    )
+
+
+def _terminal(table: Cells, title: str, facts: Mapping[str, Any]) -> str:
+    drawn = Table()
+    for number, name in enumerate(table[0]):
+        drawn.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+    for row in table[1:]:
+        drawn.add_row(*row)
+    buffer = io.StringIO()
+    console = Console()
+    console = Console(file=buffer, width=console.width if console.is_terminal else WIDE + 40, force_terminal=console.is_terminal)
+    console.print(title)
+    console.print(drawn)
+    console.print(_explanation(facts), highlight=False)
+    return buffer.getvalue().rstrip("\n")
+
+
+def _markdown(table: Cells, title: str, facts: Mapping[str, Any]) -> str:
+    rule = ["---", *("---:" for _ in table[0][1:])]
+    rows = [f"| {' | '.join(row)} |" for row in (table[0], rule, *table[1:])]
+    return "\n".join([f"{title}:", "", *rows, "", f"({_explanation(facts)}.)"])
+
+
+def _latex(table: Cells, title: str, facts: Mapping[str, Any]) -> str:
+    def line(row: Sequence[str]) -> str:
+        escaped = (cell.replace("_", r"\_").replace("%", r"\%").replace(" ± ", r" $\pm$ ").replace("–", "--") for cell in row)
+        return "  " + " & ".join(escaped) + r" \\"
+
+    body = [line(table[0]), r"  \midrule", *(line(row) for row in table[1:])]
+    note = _explanation(facts).replace("%", r"\%").replace("±", r"$\pm$")
+    columns = "l" + "r" * (len(table[0]) - 1)
+    return "\n".join(
+        [f"% {title}; {note}", rf"\begin{{tabular}}{{{columns}}}", r"  \toprule", *body, r"  \bottomrule", r"\end{tabular}"]
+    )
+
+
+def _csv(table: Cells) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(table)
+    return buffer.getvalue().rstrip("\n")

@@ -1,0 +1,140 @@
+"""`eir compare`: runs grouped over their seeds and held against each other. Imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any
+
+from scipy import stats
+
+from eircli.errors import UserError
+from eircli.recipe import seedless_fingerprint
+from eircli.stages.show import Results, read_results
+from eircli.workbench import Workbench
+
+FIGURES = ("old", "new", "all", "average", "forgetting")
+"""Old and new classes' mean IoU, that of all, its average over the steps so far, and the old classes' mean loss."""
+
+CONFIDENCE = 0.95
+
+Summary = dict[str, Any]
+
+
+def compare(benches: Sequence[Workbench], against: str | None = None) -> dict[str, Any]:
+    """The runs' figures, mean and deviation over seeds, best first by `all` after the last step; and paired differences.
+
+    Joint training has no later steps: its old and new are counted over the classes that are old and new to the others.
+
+    Args:
+        against: name of the group that the others are held against; the best one if None.
+
+    Raises:
+        UserError: a step without results, runs that end with other classes, or an unknown name.
+    """
+    results = [[read_results(bench, step) for step in range(len(bench.schedule))] for bench in benches]
+    _check_alike(benches, results)
+    base = _base_classes(results)
+    groups: dict[tuple[str, str], list[int]] = {}
+    for number, bench in enumerate(benches):
+        groups.setdefault((bench.manifest.name, seedless_fingerprint(bench.manifest)), []).append(number)
+    rows = []
+    for (name, _), numbers in groups.items():
+        runs = {benches[n].manifest.seed: [_figures(step, base) for step in _with_average(results[n])] for n in numbers}
+        if len(runs) < len(numbers):
+            raise UserError(f"{name}: the same seed twice; give each run once")
+        rows.append(_group(name, [benches[n] for n in numbers], runs))
+    rows.sort(key=lambda row: -(row["steps"][-1]["all"]["mean"] or 0.0))
+    names = [row["name"] for row in rows]
+    if against is not None and against not in names:
+        raise UserError(f"--against: there is no run named {against} here; there are {', '.join(names)}")
+    reference = rows[names.index(against)] if against else rows[0]
+    for row in rows:
+        row["difference"] = None if row is reference else _paired(row, reference)
+    return {"against": reference["name"], "confidence": CONFIDENCE, "runs": rows}
+
+
+def _check_alike(benches: Sequence[Workbench], results: Sequence[Sequence[Results]]) -> None:
+    """Only figures of the same kind stand in one table."""
+    kinds = [
+        {
+            "classes at the end": sorted(c["id"] for c in steps[-1]["classes"]),
+            "test images": steps[-1]["images"],
+            "size of evaluation": steps[-1]["size"],
+            "evaluate.absent_class": steps[-1]["absent_class"],
+        }
+        for steps in results
+    ]
+    for bench, kind in zip(benches, kinds, strict=True):
+        if wrong := [what for what in kind if kind[what] != kinds[0][what]]:
+            raise UserError(f"{bench.run.path} and {benches[0].run.path} cannot be compared: they differ in {', '.join(wrong)}")
+
+
+def _base_classes(results: Iterable[Sequence[Results]]) -> set[int]:
+    """Background and the base step's classes, of the runs with more than one step if there are any."""
+    first = max(results, key=len)[0]
+    return {row["id"] for row in first["classes"]}
+
+
+def _with_average(steps: Sequence[Results]) -> list[Results]:
+    every = [step["all"] for step in steps]
+    return [step | {"average": _mean(every[: number + 1])} for number, step in enumerate(steps)]
+
+
+def _figures(step: Results, base: set[int]) -> dict[str, float | None]:
+    """One step's figures; old and new over the classes that are in `base` and those that are not."""
+    ious: dict[bool, list[float | None]] = {True: [], False: []}
+    for row in step["classes"]:
+        ious[row["id"] in base].append(row["iou"])
+    forgotten = [row["forgetting"] for row in step["classes"] if row["id"] != 0]
+    return {
+        "old": _mean(ious[True]),
+        "new": _mean(ious[False]),
+        "all": step["all"],
+        "average": step["average"],
+        "forgetting": _mean(forgotten),
+    }
+
+
+def _group(name: str, benches: Sequence[Workbench], runs: Mapping[int, Sequence[Mapping[str, float | None]]]) -> Summary:
+    manifest = benches[0].manifest
+    last = len(benches[0].schedule) - 1
+    sizes = [entry["bytes"] for bench in benches if (entry := bench.run.steps.get(last, {}).get("bank"))]
+    return {
+        "name": name,
+        "method": manifest.method.name,
+        "seeds": sorted(runs),
+        "run_dirs": [str(bench.run.path) for bench in benches],
+        "budget": manifest.memory.budget if sizes else None,
+        "memory_bytes": _summary(sizes) if sizes else None,
+        "steps": [
+            {figure: _summary([runs[seed][step][figure] for seed in sorted(runs)]) for figure in FIGURES}
+            for step in range(last + 1)
+        ],
+    }
+
+
+def _summary(values: Sequence[float | None]) -> Summary:
+    """Mean, sample standard deviation (None of one value) and the values themselves, in order of the seeds."""
+    there = [value for value in values if value is not None]
+    deviation = stdev(there) if len(there) > 1 else None
+    return {"mean": fmean(there) if there else None, "sd": deviation, "values": list(values)}
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    there = [value for value in values if value is not None]
+    return fmean(there) if there else None
+
+
+def _paired(row: Summary, reference: Summary) -> Summary | None:
+    """The mean difference of `all` after the last step over the seeds both have, with its interval by Student's t."""
+    seeds = [seed for seed in row["seeds"] if seed in reference["seeds"]]
+    ours, theirs = (dict(zip(r["seeds"], r["steps"][-1]["all"]["values"], strict=True)) for r in (row, reference))
+    differences = [ours[seed] - theirs[seed] for seed in seeds]
+    if not differences:
+        return None
+    mean, half = fmean(differences), None
+    if len(differences) > 1:
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(differences) - 1)) * stdev(differences) / len(differences) ** 0.5
+    interval = None if half is None else [mean - half, mean + half]
+    return {"seeds": seeds, "mean": mean, "interval": interval, "values": differences}
