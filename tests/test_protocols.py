@@ -4,10 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from eircli.errors import UserError
+from eircli.orders import NAMED
 from eircli.protocols import Part, Schedule, Setting, parse_schedule
 from tests import reference
 
@@ -111,3 +113,47 @@ def test_known_sizes_of_voc_15_5(real_images: Path) -> None:
     presence = np.array([[i in ids for i in range(21)] for ids in voc_index(real_images, "train_aug")])
     schedule = parse_schedule("15-5", 20)
     assert [len(schedule.select(presence, step, "train")) for step in (0, 1)] == [9568, 2145]
+
+
+@given(
+    steps=steps_of_eight,
+    images=st.lists(st.sets(st.sampled_from([0, *range(1, 9)])), min_size=1, max_size=12),
+    seed=st.integers(0, 5),
+)
+def test_partitioned_deals_every_image_to_one_step_that_has_a_class_of_it(
+    steps: list[list[int]], images: list[set[int]], seed: int
+) -> None:
+    presence = np.array([[i in ids for i in range(9)] for ids in images])
+    schedule = Schedule(tuple(tuple(s) for s in steps))
+    dealt = [schedule.select(presence, step, "train", "partitioned", seed).tolist() for step in range(3)]
+    known = {class_id for step in steps for class_id in step}
+    assert sorted(i for step in dealt for i in step) == [i for i, ids in enumerate(images) if ids & known]
+    assert all(images[i] & set(steps[step]) for step in range(3) for i in dealt[step])
+    assert dealt == [schedule.select(presence, step, "train", "partitioned", seed).tolist() for step in range(3)]
+
+
+def test_a_partition_is_even_over_classes_not_steps() -> None:
+    presence = np.ones((6000, 4), bool)
+    schedule = parse_schedule("2-1", 3)
+    sizes = [len(schedule.select(presence, step, "train", "partitioned", seed=1)) for step in (0, 1)]
+    assert sum(sizes) == 6000
+    assert sizes[0] / 6000 == pytest.approx(2 / 3, abs=0.02)
+    assert sizes != [len(schedule.select(presence, step, "train", "partitioned", seed=2)) for step in (0, 1)]
+
+
+def test_shuffled_orders() -> None:
+    by_seed = [parse_schedule("15-1", 20, order=f"seed:{seed}") for seed in (3, 3, 4)]
+    assert by_seed[0] == by_seed[1] != by_seed[2]
+    assert sorted(by_seed[0].seen(5)) == list(range(1, 21))
+    named = parse_schedule("15-1", 20, order="voc-15-1-b")
+    assert named.new(1) == (17,)
+    assert named.new(5) == (10,)
+    for order, message in (("voc-15-1-a", "is unknown"), ("seed:x", "is unknown"), ("voc-15-1-b", "order of 20 classes")):
+        with pytest.raises(UserError, match=message):
+            parse_schedule("2-1", 4 if "20" in message else 20, order=order)
+
+
+def test_named_orders_are_the_fields(real_images: Path) -> None:
+    published = yaml.safe_load((real_images / "voc-15-1-orders.yaml").read_text())
+    assert {f"voc-15-1-{name}": tuple(order) for name, order in published.items()} == NAMED
+    assert all(sorted(order) == list(range(1, 21)) for order in NAMED.values())

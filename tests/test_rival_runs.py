@@ -1,0 +1,227 @@
+"""Whole runs of every method, of seconds, on one shared base step."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from eircli.engine import train as loop
+from eircli.errors import UserError
+from eircli.memory.bank import Bank
+from eircli.memory.prototypes import read_prototypes
+from eircli.rundir import open_run
+from eircli.stages.base_steps import shared_checkpoint
+from eircli.stages.build_memory import bank_facts, build_memory
+from eircli.stages.models import load_model
+from eircli.stages.run_protocol import run_protocol
+from eircli.stages.train import train
+from eircli.workbench import Workbench
+
+TINY = Path(__file__).parent / "tiny.yaml"
+
+METHODS = {
+    "finetune": "{name: finetune}",
+    "lwf": "{name: lwf}",
+    "mib": "{name: mib}",
+    "plop": "{name: plop}",
+    "dkd": "{name: dkd}",
+    "dkd-m": "{name: dkd, memory: true}",
+    "ssul": "{name: ssul}",
+    "ssul-m": "{name: ssul, memory: true}",
+    "star": "{name: star}",
+    "image-replay": "{name: image-replay}",
+}
+KEPT = {"dkd-m": "images", "ssul-m": "images", "image-replay": "images", "star": "prototypes"}
+
+
+def quiet(_: str) -> None:
+    return None
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of this module's runs, which share their base step."""
+    return tmp_path_factory.mktemp("runs")
+
+
+def bench_in(folder: Path, name: str, *overrides: str) -> Workbench:
+    return Workbench(open_run(TINY, ["runtime.share_base_step=true", *overrides], folder / name))
+
+
+def finished(folder: Path, name: str) -> Workbench:
+    bench = bench_in(folder, name, f"method={METHODS[name]}")
+    with bench.run.locked():
+        run_protocol(bench, quiet)
+    return bench
+
+
+def state(bench: Workbench, step: int) -> dict[str, torch.Tensor]:
+    return dict(torch.load(bench.run.checkpoint(step), weights_only=True)["model"])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_runs_its_steps(folder: Path, name: str) -> None:
+    bench = finished(folder, name)
+    results = [json.loads(bench.run.results(step).read_text()) for step in range(3)]
+    assert [len(step["classes"]) for step in results] == [3, 4, 5]
+    assert all(np.isfinite(step["all"]) for step in results)
+    assert bench.manifest.keeps == KEPT.get(name)
+    for step in (1, 2):
+        assert ("bank" in bench.run.steps[step]) == (name in KEPT)
+        if name in KEPT:
+            facts = bank_facts(bench, step)
+            assert facts["kind"] == KEPT[name]
+            assert 0 < facts["bytes"] < 200_000
+            assert sum(facts["per_class"].values()) == facts["exemplars"]
+    frozen = name.startswith("ssul")
+    before, after = state(bench, 1), state(bench, 2)
+    assert torch.equal(before["backbone.stem.0.weight"], after["backbone.stem.0.weight"]) == frozen
+    assert ("unknown.weight" in after) == frozen
+
+
+@pytest.mark.parametrize("name", ["plop", "star", "ssul", "image-replay"])
+def test_a_method_with_a_state_of_its_own_resumes_to_the_same_weights(
+    folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = finished(folder, name)
+    bench = bench_in(folder, f"{name}-broken", f"method={METHODS[name]}", "runtime.checkpoint_minutes=0")
+    true_step, calls = loop.train_step, 0
+
+    def dying_step(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls in (3, 9):
+            raise MemoryError("the machine went down")
+        return true_step(*args)
+
+    monkeypatch.setattr(loop, "train_step", dying_step)
+    for _ in range(2):
+        with bench.run.locked(), pytest.raises(MemoryError):
+            run_protocol(bench, quiet)
+    with bench.run.locked():
+        run_protocol(bench, quiet)
+    assert calls > 12
+    for step in range(3):
+        ours, theirs = state(bench, step), state(whole, step)
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_the_base_step_is_trained_once(folder: Path) -> None:
+    one, other = finished(folder, "finetune"), finished(folder, "mib")
+    records = [bench.run.steps[0]["checkpoint"] for bench in (one, other)]
+    assert records[0]["sha256"] == records[1]["sha256"]
+    assert {record["base_step"] for record in records} == {one.base_fingerprint}
+    trained = [path.parent.parent.name for path in folder.glob("*/step-0/journal.jsonl")]
+    assert len(trained) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        ("memory.budget=5", True),
+        ("train.lr=0.1", True),
+        ("model.new_classifier=random", True),
+        ("protocol.setting=disjoint", False),
+        ("train.base.lr=0.2", False),
+        ("seed=1", False),
+        ("data.flip=0.1", False),
+        ("method={name: mib}", True),
+        ("method={name: mib, base_step: own}", False),
+        ("method={name: finetune, positive_weight: 2}", False),
+        ("protocol.schedule=2-2", True),
+        ("protocol.schedule=3-1", False),
+        ("runtime.workers=1", True),
+        ("data.cache=none", True),
+    ],
+)
+def test_what_a_base_step_depends_on(folder: Path, change: str, same: bool) -> None:
+    plain = bench_in(folder, "x", "protocol.schedule=2-1")
+    changed = bench_in(folder, "x", "protocol.schedule=2-1", change)
+    assert (plain.base_fingerprint == changed.base_fingerprint) is same
+
+
+def test_in_a_partition_the_whole_schedule_decides_the_base_step(folder: Path) -> None:
+    one, two = (bench_in(folder, "x", "protocol.setting=partitioned", f"protocol.schedule={s}") for s in ("2-1", "2-2"))
+    assert one.base_fingerprint != two.base_fingerprint
+
+
+def test_a_damaged_shared_base_step_is_trained_anew_and_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    first = bench_in(tmp_path, "a", "train.base.iterations=3")
+    with first.run.locked():
+        train(first, 0, quiet)
+    shared = shared_checkpoint(first)
+    shared.unlink()
+    shared.write_bytes(b"broken")
+    second = bench_in(tmp_path, "b", "train.base.iterations=3")
+    with second.run.locked():
+        train(second, 0, said.append)
+    assert "damaged" in said[0]
+    assert "training the base step anew" in said[0]
+    assert all(torch.equal(a, b) for a, b in zip(state(first, 0).values(), state(second, 0).values(), strict=True))
+    assert load_model(first, 0)
+
+
+@pytest.mark.parametrize("rule", ["largest", "confident", "diverse"])
+@pytest.mark.parametrize("method", ["{name: eir, slot: 16}", "{name: image-replay}"])
+def test_the_rules_choose_on_real_candidates_and_are_remembered(folder: Path, rule: str, method: str) -> None:
+    bench = bench_in(folder, f"{rule}-{len(method)}", f"method={method}", f"memory.rule={rule}")
+    if rule != "largest":
+        with bench.run.locked(), pytest.raises(UserError, match="step 0 has no checkpoint yet; run: eir train"):
+            build_memory(bench, 1, quiet)
+    with bench.run.locked():
+        train(bench, 0, quiet)
+        build_memory(bench, 1, quiet)
+    bank = Bank(bench.run.bank(1))
+    assert bank.facts["rule"] == rule
+    if rule == "largest":
+        for class_id in (1, 2):
+            areas = bank.index["area"][bank.index["class_id"] == class_id].tolist()
+            assert areas == sorted(areas, reverse=True)
+
+
+def test_old_exemplars_leave_from_the_end_of_their_ranking(folder: Path) -> None:
+    bench = bench_in(folder, "ranked", "memory.rule=largest", "memory.budget=6")
+    with bench.run.locked():
+        for step in (0, 1):
+            train(bench, step, quiet)
+            build_memory(bench, step + 1, quiet)
+    one, two = Bank(bench.run.bank(1)), Bank(bench.run.bank(2))
+    for class_id in (1, 2):
+        before, after = (b.index[b.index["class_id"] == class_id] for b in (one, two))
+        assert 0 < len(after) < len(before)
+        assert after["checksum"].tolist() == before["checksum"][: len(after)].tolist()
+
+
+@pytest.mark.parametrize("method", ["{name: eir, slot: 16}", "{name: image-replay}"])
+def test_a_budget_in_bytes(folder: Path, method: str) -> None:
+    bench = bench_in(folder, f"bytes-{len(method)}", f"method={method}", "memory.budget=9kB")
+    with bench.run.locked():
+        for step in (0, 1):
+            train(bench, step, quiet)
+            build_memory(bench, step + 1, quiet)
+    for step in (1, 2):
+        facts = bank_facts(bench, step)
+        records = [Bank(bench.run.bank(step)).record(i) for i in range(facts["exemplars"])]
+        assert facts["bytes"] == sum(record.size for record in records) <= 9000
+        assert facts["bytes"] > 9000 - max(record.size for record in records)
+        assert facts["budget"] == "9kB"
+
+
+def test_star_keeps_prototypes_of_all_old_classes(folder: Path) -> None:
+    bench = finished(folder, "star")
+    one, two = (read_prototypes(bench.run.bank(step)) for step in (1, 2))
+    assert one.class_ids.tolist() == [1, 2]
+    assert two.class_ids.tolist() == [1, 2, 3]
+    assert torch.equal(two.direction[:2], one.direction)
+    assert float(two.background) > float(one.background)
+    assert torch.allclose(two.direction.norm(dim=1), torch.ones(3), atol=1e-5)
+
+
+def test_partitioned_steps_share_no_image(folder: Path) -> None:
+    bench = bench_in(folder, "partitioned", "protocol.setting=partitioned")
+    ids = [set(bench.training_view(step).ids) for step in range(3)]
+    assert sum(len(step) for step in ids) == len(set().union(*ids))
