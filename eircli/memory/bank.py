@@ -183,7 +183,7 @@ def _slice(file: h5py.File, name: str, offset: np.uint64, length: np.uint32) -> 
 
 
 def _decoded(pixels: bytes) -> UInt8Array:
-    return np.asarray(Image.open(io.BytesIO(pixels)).convert("RGB"))
+    return np.array(Image.open(io.BytesIO(pixels)).convert("RGB"))
 
 
 def _damaged(path: Path, reason: object) -> UserError:
