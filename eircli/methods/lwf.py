@@ -23,7 +23,11 @@ class Lwf(Method):
         return batch.with_(images=images, teacher_logits=logits)
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
-        logits, valid = upsample(model(batch.images), batch.labels.shape[1:]), batch.labels != IGNORE
+        return self.of_logits(upsample(model(batch.images), batch.labels.shape[1:]), batch)
+
+    def of_logits(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+        """The losses of logits [N, K, H, W] at the images' size."""
+        valid = batch.labels != IGNORE
         losses = {"ce": masked_mean(cross_entropy(logits, batch.labels), valid)}
         if batch.teacher_logits is not None:
             losses["kd"] = self.config.distill_weight * plain_distillation(logits, batch.teacher_logits, valid)

@@ -8,7 +8,6 @@ from eircli import method_settings
 from eircli.methods.base import Context
 from eircli.methods.losses import masked_mean, rskd, unbiased_cross_entropy
 from eircli.methods.lwf import Lwf
-from eircli.model.deeplab import DeepLab, upsample
 from eircli.types import IGNORE, Batch
 
 
@@ -22,10 +21,10 @@ class Mib(Lwf):
         super().__init__(config, context)
         self.unbiased = config.unbiased
 
-    def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
+    def of_logits(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         if batch.teacher_logits is None or not self.unbiased:
-            return super().losses(model, batch)
-        logits, valid = upsample(model(batch.images), batch.labels.shape[1:]), batch.labels != IGNORE
+            return super().of_logits(logits, batch)
+        valid = batch.labels != IGNORE
         return {
             "unce": masked_mean(unbiased_cross_entropy(logits, batch.labels, self.context.old), valid),
             "unkd": self.config.distill_weight * rskd(logits, batch.teacher_logits, valid),
