@@ -6,7 +6,8 @@ commands which train nothing need no torch.
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -30,6 +31,8 @@ class MethodSettings(Section):
 
     trained_with: ClassVar[Activation] = "sigmoid"
     """The activation of the method's classification loss, and so how its logits become predictions."""
+    implies: ClassVar[Mapping[str, Any]] = {}
+    """What naming the method sets outside its section, unless the recipe does."""
 
     positive_weight: PositiveFloat | None = None
     """Weight of the positive term of the binary cross-entropy; none is 1."""
@@ -126,16 +129,17 @@ class Lwf(OwnBase):
     """Learning without forgetting (Li & Hoiem, ECCV 2016), per pixel as in MiB's comparison."""
 
     trained_with: ClassVar[Activation] = "softmax"
+    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "random"}}
     name: Literal["lwf"]
     distill_weight: Weight = 100.0
     """Factor of the distillation loss (MiB's comparison)."""
 
 
-class Mib(OwnBase):
+class Mib(Lwf):
     """Modeling the background (Cermelli et al., CVPR 2020)."""
 
-    trained_with: ClassVar[Activation] = "softmax"
-    name: Literal["mib"]
+    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "balanced"}}
+    name: Literal["mib"]  # type: ignore[assignment]
     distill_weight: Weight = 10.0
     """Factor λ of the unbiased distillation."""
     unbiased: bool = True
@@ -146,6 +150,7 @@ class Plop(OwnBase):
     """Local POD and entropy-gated pseudo-labels (Douillard et al., CVPR 2021)."""
 
     trained_with: ClassVar[Activation] = "softmax"
+    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "balanced"}}
     name: Literal["plop"]
     pod_weight: Weight = 0.01
     """Factor of local POD on the backbone's stages."""
@@ -178,6 +183,7 @@ class Dkd(OwnBase):
 class Ssul(MethodSettings):
     """SSUL (Cha et al., NeurIPS 2021) as far as it needs no saliency model: frozen features, an unknown class."""
 
+    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "unknown", "unknown_class": True}}
     name: Literal["ssul"]
     memory: bool = False
     """Store whole images (SSUL-M)."""
@@ -192,6 +198,7 @@ class Ssul(MethodSettings):
 class Star(MethodSettings):
     """Prototype replay (Chen et al., NeurIPS 2023)."""
 
+    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "random"}}
     name: Literal["star"]
     maintain_weight: Weight = 5.0
     """Factor of the old-class features maintaining loss (OCFM)."""
@@ -205,4 +212,14 @@ class Star(MethodSettings):
         return "prototypes"
 
 
-MethodConfig = Annotated[Finetune | Eir | ImageReplay | Lwf | Mib | Plop | Dkd | Ssul | Star, Field(discriminator="name")]
+AnyMethod = Finetune | Eir | ImageReplay | Lwf | Mib | Plop | Dkd | Ssul | Star
+
+MethodConfig = Annotated[AnyMethod, Field(discriminator="name")]
+
+
+def implied_by(name: object) -> Mapping[str, Any]:
+    """What naming a method sets outside its section; nothing for an unknown name."""
+    known: dict[object, type[MethodSettings]] = {
+        get_args(settings.model_fields["name"].annotation)[0]: settings for settings in get_args(AnyMethod)
+    }
+    return known[name].implies if name in known else {}

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from eircli.errors import UserError
 from eircli.explain import explain
 from eircli.manifest import Manifest
+from eircli.method_settings import implied_by
 
 Tree = dict[str, Any]
 
@@ -48,15 +49,6 @@ _ADE20K: Tree = {
 PAPER: dict[str, Tree] = {"voc": _VOC, "ade20k": _ADE20K, "folder": _VOC, "shapes": _VOC}
 """What naming a data set implies beyond the fields' own defaults: the paper's settings (method §5, §6)."""
 
-METHOD_IMPLIES: dict[str, Tree] = {
-    "mib": {"model": {"new_classifier": "balanced"}},
-    "plop": {"model": {"new_classifier": "balanced"}},
-    "ssul": {"model": {"new_classifier": "unknown", "unknown_class": True}},
-    "lwf": {"model": {"new_classifier": "random"}},
-    "star": {"model": {"new_classifier": "random"}},
-}
-"""What naming a method implies beyond its own section: how its paper starts the new classifiers."""
-
 FREE_KEYS = ("runtime", "dataset.root", "dataset.class_index")
 """Keys that may differ between commands on one run: how and where it runs, not what it computes."""
 
@@ -78,7 +70,7 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] = (), source: st
     kind, method = tree["dataset"].get("kind"), tree["method"].get("name")
     implied = _deep_copy(PAPER.get(kind, {}) if isinstance(kind, str) else {})
     implied["method"] = implied.get("method", {}).get(method, {})
-    implied = merge(implied, _deep_copy(METHOD_IMPLIES.get(method, {}) if isinstance(method, str) else {}))
+    implied = merge(implied, _deep_copy(implied_by(method) if isinstance(method, str) else {}))
     _drop_length(implied.get("train", {}), tree.get("train", {}))
     tree = merge(implied, tree)
     _fill_base(tree)

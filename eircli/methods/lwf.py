@@ -14,7 +14,7 @@ from eircli.types import IGNORE, Batch
 class Lwf(Method):
     """Softmax cross-entropy, and distillation of the old model's softmax over its own channels."""
 
-    def __init__(self, config: method_settings.Lwf | method_settings.Mib, context: Context) -> None:
+    def __init__(self, config: method_settings.Lwf, context: Context) -> None:
         self.config, self.context = config, context
 
     def prepare(self, batch: Batch) -> Batch:
