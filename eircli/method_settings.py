@@ -135,6 +135,14 @@ class Lwf(OwnBase):
     """Factor of the distillation loss (MiB's comparison)."""
 
 
+class Ilt(Lwf):
+    """Incremental learning techniques (Michieli & Zanuttigh, ICCV workshops 2019)."""
+
+    name: Literal["ilt"]  # type: ignore[assignment]
+    feature_weight: Weight = 100.0
+    """Factor of the distance of the encoder's features (MiB's comparison)."""
+
+
 class Mib(Lwf):
     """Modeling the background (Cermelli et al., CVPR 2020)."""
 
@@ -212,7 +220,7 @@ class Star(MethodSettings):
         return "prototypes"
 
 
-AnyMethod = Finetune | Eir | ImageReplay | Lwf | Mib | Plop | Dkd | Ssul | Star
+AnyMethod = Finetune | Eir | ImageReplay | Lwf | Ilt | Mib | Plop | Dkd | Ssul | Star
 
 MethodConfig = Annotated[AnyMethod, Field(discriminator="name")]
 

@@ -8,6 +8,7 @@ from eircli.methods.base import Context, Method
 from eircli.methods.dkd import Dkd
 from eircli.methods.eir import Eir
 from eircli.methods.finetune import Finetune
+from eircli.methods.ilt import Ilt
 from eircli.methods.image_replay import ImageReplay
 from eircli.methods.lwf import Lwf
 from eircli.methods.mib import Mib
@@ -20,6 +21,7 @@ METHODS: dict[str, Callable[[Any, Context], Method]] = {
     "eir": Eir,
     "image-replay": ImageReplay,
     "lwf": Lwf,
+    "ilt": Ilt,
     "mib": Mib,
     "plop": Plop,
     "dkd": Dkd,

@@ -1,0 +1,35 @@
+"""ILT: incremental learning techniques (Michieli & Zanuttigh, ICCV workshops 2019, arXiv:1907.13372)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch.nn.functional import mse_loss
+
+from eircli import method_settings
+from eircli.methods.base import Context
+from eircli.methods.lwf import Lwf
+from eircli.model.deeplab import DeepLab, upsample
+from eircli.types import Batch
+
+
+class Ilt(Lwf):
+    """LwF, and the encoder's features held to the old model's by their mean squared distance."""
+
+    def __init__(self, config: method_settings.Ilt, context: Context) -> None:
+        super().__init__(config, context)
+        self.feature_weight = config.feature_weight
+
+    def prepare(self, batch: Batch) -> Batch:
+        images, teacher = batch.images.float(), self.context.teacher
+        if teacher is None:
+            return batch.with_(images=images)
+        *_, encoded, features = teacher.stages(images)
+        logits = upsample(teacher.classify(features), batch.labels.shape[1:])
+        return batch.with_(images=images, teacher_logits=logits, teacher_features=(encoded,))
+
+    def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
+        *_, encoded, features = model.stages(batch.images)
+        losses = self.of_logits(upsample(model.classify(features), batch.labels.shape[1:]), batch)
+        for theirs in batch.teacher_features:
+            losses["features"] = self.feature_weight * mse_loss(encoded.float(), theirs.float())
+        return losses
