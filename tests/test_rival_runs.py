@@ -25,6 +25,7 @@ TINY = Path(__file__).parent / "tiny.yaml"
 METHODS = {
     "finetune": "{name: finetune}",
     "lwf": "{name: lwf}",
+    "ilt": "{name: ilt}",
     "mib": "{name: mib}",
     "plop": "{name: plop}",
     "dkd": "{name: dkd}",

@@ -15,6 +15,7 @@ from eircli.memory.prototypes import Prototypes, sample
 from eircli.methods import build_method
 from eircli.methods.base import Context, Method
 from eircli.methods.dkd import Dkd, decomposed
+from eircli.methods.ilt import Ilt
 from eircli.methods.losses import (
     cross_entropy,
     imitation_bce,
@@ -169,6 +170,18 @@ def test_mib_is_unbiased_and_lwf_is_plain() -> None:
     close(plain["kd"], 100 * float(plain_distillation(z, u, valid)))
     ablated = build({"name": "mib", "unbiased": False}).losses(model, prepared)
     close(ablated["ce"], float(plain["ce"].detach()))
+
+
+def test_ilt_is_lwf_with_the_encoders_features_held() -> None:
+    ilt, model = build({"name": "ilt"}), student()
+    losses = ilt.losses(model, ilt.prepare(batch()))
+    plain = build({"name": "lwf"}).losses(model, build({"name": "lwf"}).prepare(batch()))
+    assert isinstance(ilt, Ilt)
+    teacher = ilt.context.teacher
+    assert teacher is not None
+    ours, theirs = (m.stages(batch().images)[-2].detach().double().numpy() for m in (model, teacher))
+    close(losses.pop("features"), 100 * float(np.mean([(a - b) ** 2 for a, b in zip(ours.flat, theirs.flat, strict=True)])))
+    assert losses == plain
 
 
 def test_plop_thresholds_are_medians_and_its_pod_covers_all_stages() -> None:
