@@ -68,7 +68,7 @@ def build_memory_command(
     again: Again = False,
     as_json: AsJson = False,
 ) -> None:
-    """Build the bank of old classes' instances that a step trains with."""
+    """Build what a step keeps of the old classes: a bank of instances or whole images, or prototypes."""
     bench = open_bench(recipe, overrides, run_dir)
     from eircli import report
     from eircli.stages.build_memory import bank_facts, build_memory
@@ -80,7 +80,7 @@ def build_memory_command(
         print(json.dumps(facts))
         return
     report.stdout().print(report.bank_table(facts))
-    say(f"bank: {facts['path']}")
+    say(f"memory: {facts['path']} ({facts['file_bytes']:,} bytes as a file)")
 
 
 @app.command("evaluate", epilog="Example: eir evaluate configs/shapes-6-2-eir.yaml --step 2 --pictures 4")

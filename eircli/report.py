@@ -68,8 +68,8 @@ def summary_lines(results: Mapping[str, Any]) -> list[str]:
 
 def bank_table(facts: Mapping[str, Any]) -> Group:
     """Exemplars per class."""
-    rule = f", {facts['rule']}" if facts["rule"] else ""
-    title = f"memory of step {facts['step']}: {facts['exemplars']} {facts['kind']}{rule}, {facts['bytes']:,} bytes (budget {facts['budget']})"
+    chosen = f" chosen by rule {facts['rule']} (budget {facts['budget']})" if facts["rule"] else ""
+    title = f"memory of step {facts['step']}: {facts['exemplars']} {facts['kind']}{chosen}, {facts['bytes']:,} bytes"
     table = Table()
     table.add_column("class", no_wrap=True)
     table.add_column(facts["kind"], justify="right")
