@@ -289,6 +289,11 @@ class Manifest(Section):
         """What the method keeps of old classes from step to step; None if nothing."""
         return self.method.keeps
 
+    @property
+    def memory_needs_model(self) -> bool:
+        """Whether what is kept depends on the model of the step before, not on its images alone."""
+        return self.keeps == "prototypes" or (self.keeps is not None and self.memory.needs_model)
+
     def activation(self, step: int) -> Activation:
         """How the logits of a step's model become predictions."""
         return self.method.activation(step)

@@ -179,7 +179,7 @@ class RunDir:
         }
         recorded = steps.setdefault(step, {})
         if recorded.get(artifact, {}).get("sha256") != entry["sha256"]:
-            _forget_derived(steps, step, artifact)
+            _forget_derived(steps, step, artifact, self.manifest.memory_needs_model)
         recorded[artifact] = entry
         self._write(dict(sorted(steps.items())))
 
@@ -211,18 +211,19 @@ class RunDir:
         return path
 
 
-def _forget_derived(steps: Record, step: int, artifact: Artifact) -> None:
+def _forget_derived(steps: Record, step: int, artifact: Artifact, memory_needs_model: bool) -> None:
     """Drop from the record what was made from an artifact that is replaced.
 
-    A bank goes into its step's checkpoint and into all later banks; a checkpoint into its results and all later
-    checkpoints; results into nothing.
+    A bank goes into its step's checkpoint and into all later banks; a checkpoint into its results, all later
+    checkpoints, and all later banks if they were chosen or made by the model; results into nothing.
     """
     order = {"bank": 0, "checkpoint": 1, "results": 2, "results_full_size": 2}
     if order[artifact] == 2:
         return
     for later, recorded in steps.items():
         for name in list(recorded):
-            derived = order[name] > order[artifact] if later == step else artifact == "bank" or name != "bank"
+            from_model = artifact == "bank" or name != "bank" or memory_needs_model
+            derived = order[name] > order[artifact] if later == step else from_model
             if later >= step and derived:
                 del recorded[name]
 

@@ -226,3 +226,20 @@ def test_partitioned_steps_share_no_image(folder: Path) -> None:
     bench = bench_in(folder, "partitioned", "protocol.setting=partitioned")
     ids = [set(bench.training_view(step).ids) for step in range(3)]
     assert sum(len(step) for step in ids) == len(set().union(*ids))
+
+
+@pytest.mark.parametrize(
+    ("method", "rule", "goes"), [("star", "random", True), ("image-replay", "diverse", True), ("image-replay", "random", False)]
+)
+def test_a_new_checkpoint_makes_memories_obsolete_that_its_model_made(tmp_path: Path, method: str, rule: str, goes: bool) -> None:
+    bench = bench_in(tmp_path, "x", f"method={METHODS[method]}", f"memory.rule={rule}", "train.base.iterations=2")
+    with bench.run.locked():
+        run_protocol(bench, quiet)
+        checkpoint = bench.run.checkpoint(0)
+        state_ = torch.load(checkpoint, weights_only=True)
+        state_["model"]["classifiers.1.bias"] += 1
+        checkpoint.unlink()
+        torch.save(state_, checkpoint)
+        bench.run.record(0, "checkpoint", checkpoint)
+    assert [("bank" in bench.run.steps.get(step, {})) for step in (1, 2)] == 2 * [not goes]
+    assert "checkpoint" not in bench.run.steps.get(1, {})
