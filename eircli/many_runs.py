@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eircli.options import AsJson, Device, Layout, Overrides, Recipe, Recipes, RunDirectory, Seeds, on_device, open_all, say
+from eircli.options import AsJson, Device, Layout, Overrides, RecipeFile, Recipes, RunDirectory, Seeds, on_device, open_all, say
 
 if TYPE_CHECKING:
     from eircli.workbench import Workbench
@@ -76,7 +76,7 @@ def compare_command(
 
 
 def sweep_command(
-    recipe: Recipe,
+    recipe: RecipeFile,
     grid: Annotated[
         list[str],
         typer.Option("--grid", metavar="KEY.PATH=A,B,…", help="A key and its values; repeatable, for every combination."),

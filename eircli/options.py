@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 Recipe = Annotated[
     Path, typer.Argument(metavar="RECIPE", help="A recipe (configs/*.yaml), a run directory, or its manifest.yaml.")
 ]
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A recipe (configs/*.yaml).")]
 Recipes = Annotated[list[Path], typer.Argument(metavar="RECIPE...", help="Recipes, run directories, or their manifest.yaml.")]
 Step = Annotated[int, typer.Option("--step", "-t", help="The step, from 0 (the base step).")]
 Overrides = Annotated[

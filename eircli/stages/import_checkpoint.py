@@ -28,7 +28,6 @@ def import_checkpoint(bench: Workbench, step: int, file: Path, again: bool = Fal
     state = split_classes(file, renamed.state, steps) if "all_classes.weight" in renamed.state else renamed.state
     model = DeepLab(bench.manifest.model, [len(classes) for classes in steps])
     load_checked(file, model, state)
-    bench.run.step_path(step).mkdir(exist_ok=True)
     save_model(bench, step, model, imported=file.name, imported_sha256=sha256(file))
     return {
         "step": step,

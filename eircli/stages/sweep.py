@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from eircli.errors import UserError
-from eircli.recipe import differing_keys, load_recipe
+from eircli.recipe import differing_keys, load_recipe, load_yaml
 
 Variant = list[str]
 """Overrides; they include the variant's name unless it is the recipe itself."""
@@ -38,6 +38,8 @@ def variants(recipe: Path, grids: Sequence[str], overrides: Sequence[str]) -> li
 
     A combination that changes nothing is the recipe itself, under its own name and in its own run directory.
     """
+    if recipe.is_dir() or "steps" in load_yaml(recipe):
+        raise UserError(f"{recipe}: is a run, which has its settings already; give eir sweep a recipe")
     parsed = [parse_grid(grid) for grid in grids]
     plain = load_recipe(recipe, overrides)
     found = []
