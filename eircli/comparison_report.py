@@ -37,7 +37,7 @@ def cells(facts: Mapping[str, Any], step: int) -> Cells:
     rows = []
     for row in facts["runs"]:
         number = len(row["steps"]) - 1 if step == last else step
-        if number >= len(row["steps"]) or (len(row["steps"]) <= last and step < last):
+        if step < last and len(row["steps"]) <= last:
             continue
         figures = row["steps"][number]
         line = [row["name"], str(len(row["seeds"])), _memory(row), *(_plus_minus(figures[name]) for name in FIGURES)]

@@ -29,6 +29,7 @@ from eircli.methods.ssul import Ssul
 from eircli.methods.star import Star
 from eircli.model.deeplab import DeepLab
 from eircli.types import IGNORE, Batch
+from tests import reference
 from tests import reference_rivals as slow
 
 OLD, NEW = 2, 2
@@ -260,6 +261,12 @@ def test_ssuls_unknown_pixels_are_those_the_old_model_neither_knows_nor_calls_ba
             wanted = K
         assert int(prepared.targets.channels[n, 0, row, column]) == wanted
         assert bool(prepared.targets.valid[n, row, column]) == (label != IGNORE)
+    model = student(unknown=True)
+    assert model.unknown is not None
+    z = full(torch.cat([model(batch().images), model.unknown(model.features(batch().images))], dim=1)).detach()
+    dense = torch.nn.functional.one_hot(prepared.targets.channels[:, 0].long(), K + 1).permute(0, 3, 1, 2)
+    expected = reference.summed_bce(z.double().numpy(), dense.double().numpy(), prepared.targets.valid.numpy(), 1.0)
+    close(ssul.losses(model, prepared)["bce"], expected)
 
 
 def test_star_makes_up_for_what_the_step_lacks() -> None:
