@@ -153,6 +153,8 @@ def import_checkpoint_command(
     for what, counts in (("taken", facts["tensors"]), ("left out", facts["left_out"])):
         print(f"{what}: {', '.join(f'{count} {part}' for part, count in counts.items()) or 'nothing'}")
     print(f"{facts['naming']} → {facts['checkpoint']}")
+    for note in facts["notes"]:
+        print(f"note: {note}")
     say(f"next: eir evaluate {bench.run.path} --step {step}")
 
 

@@ -12,8 +12,6 @@ from rich.table import Table
 
 from eircli.report import WIDE
 
-FIGURES = ("old", "new", "all", "average", "forgetting")
-
 Cells = list[list[str]]
 
 
@@ -22,8 +20,9 @@ def render(facts: Mapping[str, Any], layout: str, all_steps: bool) -> str:
     last = max(len(row["steps"]) for row in facts["runs"]) - 1
     tables = [(step, cells(facts, step)) for step in (range(last + 1) if all_steps else [last])]
     if layout == "csv":  # one table, with the step as a column
+        header = ["step", *tables[-1][1][0]]
         rows = [[str(step), *row] for step, table in tables for row in table[1:]]
-        return _csv([["step", *tables[0][1][0]], *rows])
+        return _csv([header, *(row + [""] * (len(header) - len(row)) for row in rows)])
     how = {"table": _terminal, "markdown": _markdown, "latex": _latex}[layout]
     return "\n\n".join(how(table, f"mIoU in percent after step {step}", facts) for step, table in tables)
 
@@ -31,7 +30,8 @@ def render(facts: Mapping[str, Any], layout: str, all_steps: bool) -> str:
 def cells(facts: Mapping[str, Any], step: int) -> Cells:
     """Header and rows of one step; runs with fewer steps (joint training) stand in the table of their last."""
     last = max(len(row["steps"]) for row in facts["runs"]) - 1
-    header = ["run", "seeds", "memory", *FIGURES]
+    names = list(facts["runs"][0]["steps"][0])
+    header = ["run", "seeds", "memory", *names]
     if step == last:
         header.append(f"all against {facts['against']}")
     rows = []
@@ -40,7 +40,7 @@ def cells(facts: Mapping[str, Any], step: int) -> Cells:
         if step < last and len(row["steps"]) <= last:
             continue
         figures = row["steps"][number]
-        line = [row["name"], str(len(row["seeds"])), _memory(row), *(_plus_minus(figures[name]) for name in FIGURES)]
+        line = [row["name"], str(len(row["seeds"])), _memory(row), *(_plus_minus(figures[name]) for name in names)]
         rows.append(line + ([_difference(row["difference"])] if step == last else []))
     return [header, *rows]
 
@@ -82,8 +82,9 @@ def _terminal(table: Cells, title: str, facts: Mapping[str, Any]) -> str:
     for row in table[1:]:
         drawn.add_row(*row)
     buffer = io.StringIO()
-    console = Console()
-    console = Console(file=buffer, width=console.width if console.is_terminal else WIDE + 40, force_terminal=console.is_terminal)
+    screen = Console()
+    width = screen.width if screen.is_terminal else WIDE + 40
+    console = Console(file=buffer, width=width, force_terminal=screen.is_terminal)
     console.print(title)
     console.print(drawn)
     console.print(_explanation(facts), highlight=False)

@@ -5,13 +5,13 @@ The defaults here and in `recipe.PAPER` are the paper's settings. Importing this
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from eircli.method_settings import Activation, Eir, Fraction, MemoryKind, MethodConfig, PositiveInt, Section
+from eircli.budget import Budget, parse_budget
+from eircli.method_settings import Activation, Eir, Fraction, MemoryKind, MethodConfig, PositiveInt, Section, Ssul
 from eircli.protocols import Setting
 
 
@@ -129,32 +129,6 @@ class Model(Section):
 Dataset = Annotated[Voc | Ade20k | Folder | Shapes, Field(discriminator="kind")]
 
 
-UNITS = {"B": 1, "kB": 1000, "MB": 1000**2, "GB": 1000**3, "KiB": 1024, "MiB": 1024**2, "GiB": 1024**3}
-
-
-class Budget(NamedTuple):
-    """The most that a memory may hold."""
-
-    amount: int
-    unit: Literal["exemplars", "bytes"]
-
-    def __str__(self) -> str:
-        return f"{self.amount:,} {self.unit}"
-
-
-def parse_budget(budget: int | str) -> Budget:
-    """A count of exemplars, or bytes written with their unit.
-
-    Raises:
-        ValueError: neither.
-    """
-    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?(B|kB|MB|GB|KiB|MiB|GiB)", str(budget).strip())
-    amount = int(float(match[1]) * UNITS[match[2]]) if match else budget
-    if not isinstance(amount, int) or amount < 1:
-        raise ValueError(f"{budget!r} is no budget; give a count of exemplars such as 100, or bytes such as 500kB, 2MB, 1.5MiB")
-    return Budget(amount, "bytes" if match else "exemplars")
-
-
 class Memory(Section):
     budget: int | str = 100
     """How much is kept of all old classes together: a count of exemplars, or bytes such as 500kB, 2MB, 1.5MiB."""
@@ -170,9 +144,9 @@ class Memory(Section):
     jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
     """Quality of JPEG pixels."""
 
-    @field_validator("budget")
+    @field_validator("budget", mode="before")
     @classmethod
-    def _budget_is_readable(cls, budget: int | str) -> int | str:
+    def _budget_is_readable(cls, budget: object) -> object:
         parse_budget(budget)
         return budget
 
@@ -239,7 +213,8 @@ class Evaluate(Section):
 
 
 class Runtime(Section):
-    """How a run is carried out. May differ between the commands on a run; the result is the same."""
+    """How a run is carried out. May differ between the commands on a run: the result is the same, but for the rounding of
+    another device or precision, which the record names."""
 
     device: str = "auto"
     """auto, cpu, cuda, or cuda:N."""
@@ -273,6 +248,14 @@ class Manifest(Section):
     train: Train
     evaluate: Evaluate = Evaluate()
     runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _unknown_class_is_there(self) -> Manifest:
+        if isinstance(self.method, Ssul) and not self.model.unknown_class:
+            raise ValueError("method ssul needs model.unknown_class: true")
+        if self.model.new_classifier == "unknown" and not self.model.unknown_class:
+            raise ValueError("model.new_classifier unknown needs model.unknown_class: true")
+        return self
 
     @model_validator(mode="after")
     def _slots_fit(self) -> Manifest:

@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from eircli.options import AsJson, Device, Layout, Overrides, RecipeFile, Recipes, RunDirectory, Seeds, on_device, open_all, say
+from eircli.options import (
+    AsJson,
+    Device,
+    Layout,
+    Overrides,
+    RecipeFile,
+    Recipes,
+    RunDirectory,
+    Seeds,
+    check_distinct,
+    on_device,
+    open_all,
+    say,
+)
 
 if TYPE_CHECKING:
     from eircli.workbench import Workbench
@@ -95,6 +108,7 @@ def sweep_command(
 
     found = variants(recipe, grid, [*(overrides or []), *on_device(device)])
     benches = [bench for changes in found for bench in open_all([recipe], changes, seeds)]
+    check_distinct(benches)
     for number, bench in enumerate(benches, start=1):
         say(f"{number} of {len(benches)}: {bench.run.path}")
         _finish(bench)

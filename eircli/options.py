@@ -54,9 +54,17 @@ def open_all(
             "--run-dir: names one run; give one recipe and seed, or leave it out and each run gets its own under runs/"
         )
     benches = [open_bench(recipe, changes, run_dir, device) for recipe in recipes for changes in each]
-    if len({bench.run.path.resolve() for bench in benches}) < len(benches):
-        raise UserError("two of the recipes share a run directory; give one of them another name")
+    check_distinct(benches)
     return benches
+
+
+def check_distinct(benches: list[Workbench]) -> None:
+    """Refuse runs that would share a directory, before any of them begins."""
+    paths = [bench.run.path.resolve() for bench in benches]
+    if twice := next((path for path in paths if paths.count(path) > 1), None):
+        raise UserError(
+            f"two of the runs would share the directory runs/{twice.name}; give each setting once, or recipes other names"
+        )
 
 
 def _seed_overrides(seeds: str | None) -> list[list[str]]:

@@ -48,7 +48,7 @@ def class_order(spec: Order | str | None, class_count: int) -> Order | None:
     if not isinstance(spec, str):
         return spec
     kind, _, seed = spec.partition(":")
-    if kind == "seed" and seed.isdigit():
+    if kind == "seed" and seed.isdecimal():
         generator = np.random.default_rng(derive_seed(int(seed), "class order"))
         return tuple(int(class_id) for class_id in generator.permutation(class_count) + 1)
     if spec not in NAMED:

@@ -60,7 +60,8 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] = (), source: st
         UserError: one line naming `source` and the key, with the nearest valid key where one is unknown.
     """
     tree = _deep_copy(recipe)
-    for override in overrides:
+    # Naming a method takes it whole, so what is set within it comes after.
+    for override in sorted(overrides, key=lambda text: not text.startswith("method.name=")):
         _apply_override(tree, override)
     for section in ("dataset", "method", "protocol"):
         if not isinstance(tree.get(section), Mapping):
@@ -69,7 +70,7 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] = (), source: st
             )
     kind, method = tree["dataset"].get("kind"), tree["method"].get("name")
     implied = _deep_copy(PAPER.get(kind, {}) if isinstance(kind, str) else {})
-    implied["method"] = implied.get("method", {}).get(method, {})
+    implied["method"] = implied.get("method", {}).get(method, {}) if isinstance(method, str) else {}
     implied = merge(implied, _deep_copy(implied_by(method) if isinstance(method, str) else {}))
     _drop_length(implied.get("train", {}), tree.get("train", {}))
     tree = merge(implied, tree)
@@ -100,20 +101,27 @@ def load_yaml(path: Path) -> Tree:
 def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Manifest:
     """The manifest of a recipe file; its name is the file's unless the recipe has one.
 
-    `like: FILE` takes another recipe, in the same folder, for what this one leaves out; another method takes the place
-    of that recipe's method whole.
+    `like: FILE`, relative to the recipe, takes another recipe for what this one leaves out; another method takes the
+    place of that recipe's method whole.
     """
     tree, files = load_yaml(path), [path]
     while "like" in tree:
-        files.append(path.parent / str(tree.pop("like")))
+        files.append(files[-1].parent / str(tree.pop("like")))
         if len(set(files)) < len(files):
             raise UserError(f"{path}: like: {files[-1].name} is like this recipe itself")
         below = load_yaml(files[-1])
         below.pop("name", None)
         if _names_another_method(below.get("method"), tree.get("method")):
             del below["method"]
+        for part, given in ((below.get("train"), tree.get("train")), (_base(below), _base(tree))):
+            if isinstance(part, dict):
+                _drop_length(part, given)
         tree = merge(below, tree)
     return resolve({"name": path.stem, **tree}, overrides, str(path))
+
+
+def _base(tree: Tree) -> Any:
+    return tree["train"].get("base") if isinstance(tree.get("train"), Mapping) else None
 
 
 def _names_another_method(below: Any, above: Any) -> bool:

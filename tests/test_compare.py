@@ -60,7 +60,7 @@ def test_means_deviations_and_order(tmp_path: Path) -> None:
     assert last["all"]["values"] == [50, 52, 54]
     assert (last["all"]["mean"], last["all"]["sd"]) == (52, 2)
     assert last["average"]["mean"] == pytest.approx((70 + 60 + 52) / 3)
-    assert last["forgetting"]["mean"] == 10
+    assert last["forgetting"]["mean"] == pytest.approx(((71 - 53) + (70 - 51) + (61 - 53)) / 3)
     assert good["steps"][0]["new"]["mean"] is None
     assert last["old"]["mean"] == pytest.approx(52 - 1 / 3)
     assert last["new"]["mean"] == pytest.approx(52.5)
@@ -85,6 +85,30 @@ def test_joint_is_split_at_the_others_base_classes(tmp_path: Path) -> None:
     joint = next(row for row in compare(runs)["runs"] if row["name"] == "joint")
     assert joint["steps"][0]["old"]["mean"] == pytest.approx(80 - 1 / 3)
     assert joint["steps"][0]["new"]["mean"] == pytest.approx(80.5)
+
+
+def test_every_run_has_its_own_base_classes(tmp_path: Path) -> None:
+    runs = [fake_run(tmp_path, "two", 0, [70, 60, 50]), fake_run(tmp_path, "one", 0, [70, 65, 60, 55], schedule="1-1")]
+    alone = {run.manifest.name: compare([run])["runs"][0]["steps"] for run in runs}
+    together = {row["name"]: row["steps"] for row in compare(runs)["runs"]}
+    assert together == alone
+    assert together["two"][0]["new"]["mean"] is None
+    joint = fake_run(tmp_path, "joint", 0, [80], schedule="joint")
+    (row,) = (row for row in compare([*runs, joint])["runs"] if row["name"] == "joint")
+    assert row["steps"][0]["new"]["mean"] is None, "nobody knows which classes would be old to it"
+
+
+def test_forgetting_does_not_depend_on_the_order_of_evaluation(tmp_path: Path) -> None:
+    run = fake_run(tmp_path, "x", 0, [70, 60, 50])
+    with run.run.locked():
+        for step in range(3):
+            results = json.loads(run.run.results(step).read_text())
+            for row in results["classes"]:
+                row["forgetting"] = None
+            run.run.results(step).write_text(json.dumps(results))
+            run.run.record(step, "results", run.run.results(step))
+    # Class 1 had 71, 61 and 51; class 2 had 70 (the last of three), 59 and 49; class 3 had 61 and 51.
+    assert compare([run])["runs"][0]["steps"][2]["forgetting"]["mean"] == pytest.approx((20 + 21 + 10) / 3)
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
@@ -127,7 +151,9 @@ def test_the_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     markdown = capfd.readouterr().out
     assert markdown.count("| run | seeds | memory | old | new | all |") == 3
     assert eir(monkeypatch, "compare", *runs, "--format", "csv", "--all-steps") == 0
-    rows = list(csv.DictReader(io.StringIO(capfd.readouterr().out)))
+    printed = capfd.readouterr().out
+    assert len({len(row) for row in csv.reader(io.StringIO(printed))}) == 1
+    rows = list(csv.DictReader(io.StringIO(printed)))
     assert [(row["step"], row["run"], row["all"]) for row in rows][-1] == ("2", "b", "40.5 ± 0.7")
     assert eir(monkeypatch, "compare", *runs, "--format", "latex") == 0
     latex = capfd.readouterr().out
@@ -180,6 +206,18 @@ def test_seeds_and_sweep_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (["sweep", str(TINY), "--grid", "method.threshold"], "--grid method.threshold: write key.path=value,value"),
         (["sweep", str(TINY), "--grid", "method.threshold=2,0.5"], "method.threshold: input should be less than or equal to 1"),
         (["sweep", str(TINY), "--grid", "method.treshold=0.5"], "did you mean method.threshold?"),
+        (["sweep", str(TINY), "--grid", "method.threshold=0.5,0.5"], "would share the directory runs/tiny,threshold=0.5-seed0"),
+        (["sweep", str(TINY), "--grid", "method.name=[a]"], "method.name"),
+        (["train", str(TINY), "--step", "0", "--set", "protocol.order=seed:²"], "protocol.order: 'seed:²' is unknown"),
+        (["train", str(TINY), "--step", "0", "--set", "memory.budget=true"], "memory.budget: True is no budget"),
+        (
+            ["train", str(TINY), "--step", "0", "--set", "method.name=ssul", "--set", "model.unknown_class=false"],
+            "method ssul needs model.unknown_class: true",
+        ),
+        (
+            ["train", str(TINY), "--step", "0", "--set", "model.new_classifier=unknown"],
+            "model.new_classifier unknown needs model.unknown_class: true",
+        ),
         (["compare", "nowhere"], "nowhere: no such recipe or run directory"),
         (["compare", str(TINY)], "step 0 has no results yet"),
     ],
@@ -206,6 +244,8 @@ def test_grids() -> None:
     by_method = [load_recipe(TINY, changes) for changes in variants(TINY, ["method.name=eir,mib"], [])]
     assert [(m.name, m.method.name) for m in by_method] == [("tiny", "eir"), ("tiny,mib", "mib")]
     assert by_method[1].model.new_classifier == "balanced"
+    mixed = [load_recipe(TINY, changes) for changes in variants(TINY, ["method.threshold=0.5", "method.name=image-replay"], [])]
+    assert [(m.name, m.method.model_dump()["threshold"]) for m in mixed] == [("tiny,threshold=0.5,image-replay", 0.5)]
 
 
 def test_a_recipe_like_another(tmp_path: Path) -> None:
@@ -217,6 +257,10 @@ def test_a_recipe_like_another(tmp_path: Path) -> None:
     assert b.method.model_dump()["paste"] == "hard"
     assert b.method.model_dump()["slot"] == 16
     assert (c.name, c.method.name, c.memory.budget, c.model.new_classifier) == ("c", "mib", 9, "balanced")
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "f.yaml").write_text("like: ../b.yaml\ntrain: {epochs: 2, base: {epochs: 3}}\n")
+    f = load_recipe(tmp_path / "sub" / "f.yaml")
+    assert (f.train.epochs, f.train.iterations, f.train.base.epochs, f.train.base.iterations) == (2, None, 3, None)
     (tmp_path / "d.yaml").write_text("like: e.yaml\n")
     (tmp_path / "e.yaml").write_text("like: d.yaml\n")
     with pytest.raises(UserError, match=r"d\.yaml: like: d\.yaml is like this recipe itself"):

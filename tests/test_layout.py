@@ -12,6 +12,7 @@ RUNGS = [
         "errors",
         "seeds",
         "types",
+        "budget",
         "orders",
         "protocols",
         "method_settings",

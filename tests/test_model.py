@@ -136,12 +136,16 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     config = Model(backbone="resnet18", weights=str(tmp_path / "r18.pt"))
     backbone, _ = build_backbone(config, load_weights=True)
     assert torch.equal(next(backbone.parameters()), resnet.conv1.weight)
+    for wrapped in ({"state_dict": resnet.state_dict()}, {f"module.backbone.{k}": v for k, v in resnet.state_dict().items()}):
+        torch.save(wrapped, tmp_path / "wrapped.pt")
+        again, _ = build_backbone(config.model_copy(update={"weights": str(tmp_path / "wrapped.pt")}), load_weights=True)
+        assert torch.equal(next(again.parameters()), resnet.conv1.weight)
     with pytest.raises(UserError, match=r"r18\.pt does not fit resnet50"):
         build_backbone(config.model_copy(update={"backbone": "resnet50"}), load_weights=True)
     with pytest.raises(UserError, match=r"model\.weights: nothing\.pt is no file"):
         build_backbone(Model(backbone="resnet18", weights="nothing.pt"), load_weights=True)
     (tmp_path / "bad.pt").write_bytes(b"no weights")
-    with pytest.raises(UserError, match=r"bad\.pt is no state dict"):
+    with pytest.raises(UserError, match=r"bad\.pt: cannot be loaded safely"):
         build_backbone(Model(backbone="resnet18", weights=str(tmp_path / "bad.pt")), load_weights=True)
     with pytest.raises(UserError, match="no ImageNet weights of tiny"):
         build_backbone(Model(backbone="tiny"), load_weights=True)

@@ -13,7 +13,8 @@ from eircli.cli import main
 from eircli.errors import UserError
 from eircli.manifest import Model
 from eircli.model.deeplab import DeepLab
-from eircli.model.naming import load_checked, read_state, rename, split_classes
+from eircli.model.files import read_tensors
+from eircli.model.naming import load_checked, rename, split_classes
 
 RESNET = Model(backbone="resnet50", weights="none")
 
@@ -53,7 +54,7 @@ def test_torchvisions_deeplab_sees_the_same_after_it_is_imported(torchvision_fil
     )
     theirs.load_state_dict(torch.load(torchvision_file, weights_only=True))
     steps = [(3, 1), (20,)]
-    renamed = rename(torchvision_file, read_state(torchvision_file))
+    renamed = rename(torchvision_file, read_tensors(torchvision_file).tensors)
     assert renamed.naming == "torchvision"
     assert all(name.startswith("aux_classifier.") for name in renamed.left_out)
     model = DeepLab(RESNET, [2, 1]).eval()
@@ -76,7 +77,7 @@ def test_the_naming_of_dkd_is_read(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = DeepLab(RESNET, [15, 5]).eval()
     torch.save({"state_dict": dkd_names(model), "epoch": 60}, tmp_path / "dkd.pth")
-    renamed = rename(tmp_path / "dkd.pth", read_state(tmp_path / "dkd.pth"))
+    renamed = rename(tmp_path / "dkd.pth", read_tensors(tmp_path / "dkd.pth").tensors)
     assert renamed.naming == "DKD / EIR"
     assert not renamed.left_out
     torch.manual_seed(1)
@@ -87,7 +88,9 @@ def test_the_naming_of_dkd_is_read(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_refused_and_named(tmp_path: Path, torchvision_file: Path) -> None:
-    state = rename(torchvision_file, read_state(torchvision_file)).state
+    state = rename(torchvision_file, read_tensors(torchvision_file).tensors).state
+    with pytest.raises(UserError, match=r"lacks classifier\.4\.bias"):
+        split_classes(torchvision_file, {k: v for k, v in state.items() if k != "all_classes.bias"}, [(1,)])
     with pytest.raises(UserError, match="has 21 rows, background included; there is none for class id 21"):
         split_classes(torchvision_file, state, [(21,)])
     split = split_classes(torchvision_file, state, [(1, 2)])
@@ -108,7 +111,7 @@ def test_what_does_not_fit_is_refused_and_named(tmp_path: Path, torchvision_file
     ):
         torch.save(content, tmp_path / name)
         with pytest.raises(UserError, match=message):
-            rename(tmp_path / name, read_state(tmp_path / name))
+            rename(tmp_path / name, read_tensors(tmp_path / name).tensors)
 
 
 class Evil:
@@ -127,7 +130,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, capfd: pytest.Cap
         ("none.pth", "no such file"),
     ):
         with pytest.raises(UserError, match=message):
-            read_state(tmp_path / name)
+            read_tensors(tmp_path / name)
     assert "never run" not in capfd.readouterr().out
 
 
@@ -155,5 +158,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert "has a checkpoint already; --again takes its place" in capfd.readouterr().err
     assert eir(*command, "--again") == 0
     assert "taken: " in capfd.readouterr().out
+    other = ["--set", "protocol.schedule=[[2, 1], [3], [4]]", *net, "--run-dir", str(tmp_path / "other")]
+    ours = str(tmp_path / "run" / "step-0" / "model.pt")
+    assert eir("import-checkpoint", ours, "--into", recipe, "--step", "0", *other) == 2
+    assert "has learned the classes [1, 2], step 0 here [2, 1]" in capfd.readouterr().err
     assert eir("import-checkpoint", str(tmp_path / "dkd.pth"), "--into", str(tmp_path / "run"), "--step", "1", "--again") == 2
     assert "lacks classifiers.2.weight" in capfd.readouterr().err

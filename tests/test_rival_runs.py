@@ -1,22 +1,30 @@
 """Whole runs of every method, of seconds, on one shared base step."""
 
 import json
+import os
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from eircli.engine import train as loop
 from eircli.errors import UserError
 from eircli.memory.bank import Bank
+from eircli.memory.harvest import candidate_mask, candidates
 from eircli.memory.prototypes import read_prototypes
+from eircli.model.deeplab import DeepLab
 from eircli.rundir import open_run
-from eircli.stages.base_steps import shared_checkpoint
+from eircli.stages.base_steps import claimed, share, shared_checkpoint
 from eircli.stages.build_memory import bank_facts, build_memory
 from eircli.stages.models import load_model
+from eircli.stages.rate import rate
 from eircli.stages.run_protocol import run_protocol
+from eircli.stages.show import status
 from eircli.stages.train import train
 from eircli.workbench import Workbench
 
@@ -155,8 +163,10 @@ def test_a_damaged_shared_base_step_is_trained_anew_and_said(tmp_path: Path) -> 
     with first.run.locked():
         train(first, 0, quiet)
     shared = shared_checkpoint(first)
+    content = bytearray(shared.read_bytes())
+    content[len(content) // 2] ^= 255
     shared.unlink()
-    shared.write_bytes(b"broken")
+    shared.write_bytes(content)
     second = bench_in(tmp_path, "b", "train.base.iterations=3")
     with second.run.locked():
         train(second, 0, said.append)
@@ -164,6 +174,91 @@ def test_a_damaged_shared_base_step_is_trained_anew_and_said(tmp_path: Path) -> 
     assert "training the base step anew" in said[0]
     assert all(torch.equal(a, b) for a, b in zip(state(first, 0).values(), state(second, 0).values(), strict=True))
     assert load_model(first, 0)
+    third = bench_in(tmp_path, "c", "train.base.iterations=3")
+    with third.run.locked():
+        train(third, 0, said.append)
+    assert "the same as another run's" in said[-1], "the damaged one has been replaced"
+
+
+def test_other_data_and_other_weights_are_another_base_step(tmp_path: Path) -> None:
+    """Settings alike, files not: a folder's pictures, and a file of starting weights."""
+    root = tmp_path / "data"
+    for split in ("training", "validation"):
+        for kind in ("images", "annotations"):
+            (root / kind / split).mkdir(parents=True)
+        for name in "abcd":
+            Image.fromarray(np.full((32, 32, 3), 9, np.uint8)).save(root / f"images/{split}/{name}.png")
+            Image.fromarray(np.full((32, 32), 1 + ord(name) % 2, np.uint8)).save(root / f"annotations/{split}/{name}.png")
+    (root / "classes.txt").write_text("cat\ndog\n")
+    weights = tmp_path / "w.pt"
+    torch.save(DeepLab(bench_in(tmp_path, "x").manifest.model, [1]).backbone.state_dict(), weights)
+    data = f"dataset={{kind: folder, root: {root}}}"
+    bench = bench_in(tmp_path, "x", data, f"model.weights={weights}", "protocol.schedule=1-1")
+    before = shared_checkpoint(bench)
+    assert shared_checkpoint(bench) == before
+    Image.fromarray(np.full((32, 32, 3), 10, np.uint8)).save(root / "images/training/a.png")
+    os.utime(root / "images/training/a.png", ns=(1, 1))
+    other_picture = shared_checkpoint(bench)
+    torch.save({"x": torch.ones(1)}, weights)
+    assert len({before, other_picture, shared_checkpoint(bench)}) == 3
+    assert (
+        bench.base_fingerprint
+        == bench_in(tmp_path, "x", data, f"model.weights={weights}", "protocol.schedule=1-1").base_fingerprint
+    )
+
+
+def test_who_needs_a_base_step_that_is_being_trained_waits_for_it(tmp_path: Path) -> None:
+    first = bench_in(tmp_path, "a", "train.base.iterations=3", "runtime.share_base_step=false")
+    said: list[str] = []
+
+    def second() -> None:
+        bench = bench_in(tmp_path, "b", "train.base.iterations=3")
+        with bench.run.locked():
+            train(bench, 0, said.append)
+
+    with claimed(first, quiet):
+        thread = threading.Thread(target=second)
+        thread.start()
+        deadline = time.monotonic() + 30
+        while not said:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        assert said == ["step 0: another run is training the same base step; waiting for it"]
+        with first.run.locked():
+            train(first, 0, quiet)
+            share(first)
+    thread.join(timeout=60)
+    assert "the same as another run's" in said[1]
+    assert first.run.checkpoint(0).samefile(tmp_path / "b/step-0/model.pt")
+
+
+def test_a_shared_base_step_leaves_nothing_unfinished(tmp_path: Path) -> None:
+    first, second = (bench_in(tmp_path, name, "train.base.iterations=3") for name in "ab")
+    with second.run.locked():
+        second.run.step_path(0).mkdir()
+        second.run.resume_file(0).write_bytes(b"begun")
+    for bench in (first, second):
+        with bench.run.locked():
+            train(bench, 0, quiet)
+    assert not status(second)["steps"][0]["unfinished"]
+
+
+def test_ratings_are_means_over_the_candidates_pixels(folder: Path) -> None:
+    bench = finished(folder, "finetune")
+    view, model = bench.training_view(0), load_model(bench, 0).eval()
+    found = [c for i in range(6) for c in candidates(view.load_label(i), [1, 2], i, "component", 9)]
+    for candidate, rating in zip(found, rate(bench, 0, view, found), strict=True):
+        image, label = view.load(candidate.image)
+        mask = candidate_mask(label, candidate)
+        with torch.no_grad():
+            features = model.features(torch.from_numpy(image.copy()).permute(2, 0, 1)[None])
+            low = model.classify(features)
+        high = torch.nn.functional.interpolate(low, label.shape, mode="bilinear")[0, candidate.channel].sigmoid()
+        pixels = [(r, c) for r, c in np.ndindex(*label.shape) if mask[r, c]]
+        assert rating.confidence == pytest.approx(float(np.mean([float(high[r, c]) for r, c in pixels])), rel=1e-4)
+        side = label.shape[0] // features.shape[2]
+        mean = sum(features[0, :, r // side, c // side] for r, c in pixels) / len(pixels)
+        torch.testing.assert_close(rating.feature, torch.nn.functional.normalize(torch.as_tensor(mean), dim=0))
 
 
 @pytest.mark.parametrize("rule", ["largest", "confident", "diverse"])

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from eircli.budget import parse_budget
 from eircli.errors import UserError
-from eircli.manifest import parse_budget
 from eircli.memory.bank import Bank, encode, write_bank
-from eircli.memory.harvest import ALL, Candidate, image_candidates, one_class_each, store_image
+from eircli.memory.harvest import ALL, Candidate, image_candidates, store_image
 from eircli.memory.prototypes import Prototypes, gather, merge, on_grid, read_prototypes, sample, write_prototypes
 from eircli.memory.select import RULES, Pool, share_out
 from eircli.memory.standalone import StoredImages
@@ -88,9 +88,19 @@ class Images:
         return Sample(np.full((2, 2, 3), 40 * index, np.uint8), self.labels[index].astype(np.uint8))
 
 
-def test_an_image_is_kept_for_its_rarest_class() -> None:
+def test_an_image_is_a_candidate_of_each_of_its_classes() -> None:
     found = [c for i in range(3) for c in image_candidates(Images().load(i).label, [1, 2], i)]
-    assert one_class_each(found) == [Candidate(1, 0, ALL, 2), Candidate(2, 1, ALL, 2), Candidate(1, 2, ALL, 1)]
+    assert found == [Candidate(1, 0, ALL, 2), Candidate(1, 1, ALL, 1), Candidate(2, 1, ALL, 2), Candidate(1, 2, ALL, 1)]
+
+
+def test_an_image_of_several_classes_is_kept_once_and_starves_none_of_them() -> None:
+    """Every image of the common class also holds a rare one: it still gets its share."""
+    ranked = {"rare": list(range(5)), "other": list(range(5, 10)), "common": list(range(10))}
+    kept = share_out(ranked, 9, identity=lambda name, item: item)
+    assert {name: len(items) for name, items in kept.items()} == {"common": 3, "rare": 3, "other": 3}
+    every = [item for items in kept.values() for item in items]
+    assert len(every) == len(set(every))
+    assert len([i for items in share_out(ranked, 99, identity=lambda name, item: item).values() for i in items]) == 10
 
 
 @pytest.mark.parametrize("encoding", ["jpeg", "png"])

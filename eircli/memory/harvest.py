@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -53,16 +52,6 @@ def image_candidates(label: UInt8Array, channels: Sequence[int], image: int) -> 
     """An image as a candidate of each of `channels` that it holds."""
     areas = np.bincount(label.ravel(), minlength=256)
     return [Candidate(channel, image, ALL, int(areas[channel])) for channel in channels if areas[channel]]
-
-
-def one_class_each(found: Iterable[Candidate]) -> list[Candidate]:
-    """Of the candidates for whole images one per image: that of its class with the fewest images."""
-    found = list(found)
-    images = Counter(candidate.channel for candidate in found)
-    chosen: dict[int, Candidate] = {}
-    for candidate in sorted(found, key=lambda c: (images[c.channel], c.channel)):
-        chosen.setdefault(candidate.image, candidate)
-    return [chosen[image] for image in sorted(chosen)]
 
 
 def candidate_mask(label: UInt8Array, candidate: Candidate) -> NDArray[np.bool_]:

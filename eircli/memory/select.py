@@ -72,25 +72,32 @@ RULES: dict[str, Callable[[Pool, np.random.Generator], Ranking]] = {
 
 
 def share_out(
-    ranked: Mapping[ClassT, Sequence[int]], budget: int, cost: Callable[[ClassT, int], int] = lambda name, item: 1
+    ranked: Mapping[ClassT, Sequence[int]],
+    budget: int,
+    cost: Callable[[ClassT, int], int] = lambda name, item: 1,
+    identity: Callable[[ClassT, int], Hashable] = lambda name, item: (name, item),
 ) -> dict[ClassT, list[int]]:
     """What each class keeps of its ranked items under one budget: as even as the supply allows, filled to the brim.
 
-    The classes take turns, each taking its best item that still fits; a class with none left drops out and leaves its
-    share to the others. What the last round cannot give to all goes to the classes that come first.
+    The classes take turns, each taking its best item that nobody has yet and that still fits; a class with none left drops
+    out and leaves its share to the others. What the last round cannot give to all goes to the classes that come first.
 
     Args:
         cost: of an item, in the budget's unit; 1 counts items.
+        identity: of an item; items of one identity, such as an image ranked for each of its classes, are kept once.
     """
     kept: dict[ClassT, list[int]] = {name: [] for name in ranked}
     waiting = {name: iter(items) for name, items in ranked.items()}
+    taken: set[Hashable] = set()
     left = budget
     while waiting and left > 0:
         for name in list(waiting):
-            found = next((item for item in islice(waiting[name], 1 + PATIENCE) if cost(name, item) <= left), None)
+            free = (item for item in waiting[name] if identity(name, item) not in taken)
+            found = next((item for item in islice(free, 1 + PATIENCE) if cost(name, item) <= left), None)
             if found is None:
                 del waiting[name]
                 continue
             kept[name].append(found)
+            taken.add(identity(name, found))
             left -= cost(name, found)
     return kept

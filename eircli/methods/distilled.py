@@ -20,15 +20,19 @@ class DistilledReplay(Method):
         self.context, self.teacher = context, context.teacher
         self.distill, self.threshold, self.positive_weight = config.distill, config.threshold, config.positive_weight
 
-    def completed(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Labels uint8 [N, H, W] with the pseudo-labels of the old model."""
-        return pseudo_labels(labels, upsample(self.teacher(images), labels.shape[1:]), self.threshold)
+    def see(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The old model's logits at the labels' size."""
+        return upsample(self.teacher(images), labels.shape[1:])
 
-    def with_teacher(self, batch: Batch) -> Batch:
-        """A batch with what is to be distilled on its images, if anything."""
+    def completed(self, labels: Tensor, seen: Tensor) -> Tensor:
+        """Labels uint8 [N, H, W] with the pseudo-labels of the old model."""
+        return pseudo_labels(labels, seen, self.threshold)
+
+    def with_teacher(self, batch: Batch, seen: Tensor | None = None) -> Batch:
+        """A batch with what is to be distilled, if anything; `seen` are the logits on its images where they are known."""
         if not self.distill.is_on:
             return batch
-        logits = upsample(self.teacher(batch.images), batch.labels.shape[1:])
+        logits = self.see(batch.images, batch.labels) if seen is None else seen
         return batch.with_(teacher_logits=logits, region=region_of(batch.labels, self.context.old, self.distill))
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:

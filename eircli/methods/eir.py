@@ -20,13 +20,13 @@ class Eir(DistilledReplay):
         self.config = config
 
     def prepare(self, batch: Batch) -> Batch:
-        images = batch.images.float()
-        combined = self.completed(images, batch.labels) if self.config.pseudo_labels else batch.labels
-        if self.config.fusion:
-            images, targets = self._fuse(images, batch, combined)
-        else:
-            targets = replay.one_hot(combined)
-        return self.with_teacher(batch.with_(images=images, targets=targets))
+        images, config = batch.images.float(), self.config
+        seen = self.see(images, batch.labels) if config.pseudo_labels else None
+        combined = batch.labels if seen is None else self.completed(batch.labels, seen)
+        if not config.fusion:
+            return self.with_teacher(batch.with_(images=images, targets=replay.one_hot(combined)), seen)
+        mixed, targets = self._fuse(images, batch, combined)
+        return self.with_teacher(batch.with_(images=mixed, targets=targets))
 
     def _fuse(self, images: Tensor, batch: Batch, combined: Tensor) -> tuple[Tensor, SoftLabels]:
         config, instances = self.config, self.context.instances

@@ -24,13 +24,11 @@ class ImageReplay(DistilledReplay):
 
     def prepare(self, batch: Batch) -> Batch:
         images, labels, stored = batch.images.float(), batch.labels, batch.replayed.view(-1, 1, 1)
-        match self.config.missing:
-            case "pseudo-labels":
-                of_stored = self.completed(images, labels)
-            case "ignore":
-                of_stored = torch.where(labels == BACKGROUND, IGNORE, labels)
-            case "background":
-                of_stored = labels
-        of_new = self.completed(images, labels) if self.config.pseudo_labels else labels
+        completes = self.config.pseudo_labels or self.config.missing == "pseudo-labels"
+        seen = self.see(images, labels) if completes else None
+        completed = labels if seen is None else self.completed(labels, seen)
+        ignored = torch.where(labels == BACKGROUND, IGNORE, labels)
+        of_stored = {"pseudo-labels": completed, "ignore": ignored, "background": labels}[self.config.missing]
+        of_new = completed if self.config.pseudo_labels else labels
         targets = one_hot(torch.where(stored, of_stored, of_new))
-        return self.with_teacher(batch.with_(images=images, targets=targets))
+        return self.with_teacher(batch.with_(images=images, targets=targets), seen)

@@ -27,8 +27,8 @@ class Star(Method):
         assert context.teacher is not None
         assert context.prototypes is not None
         self.config, self.context, self.teacher, self.prototypes = config, context, context.teacher, context.prototypes
-        self.per_batch = torch.zeros(context.old, dtype=torch.int64)
-        """How many features of each old class a batch is short of."""
+        self.per_batch = torch.zeros(context.old)
+        """How many features of each old class a batch is short of, on average."""
         self.more_background = 0.0
         """How many times the batch's background is added once more."""
 
@@ -40,7 +40,7 @@ class Star(Method):
             seen, grid = self._see(batch, self.teacher.features(batch.images.float()))
             shown += torch.bincount(seen[grid == BACKGROUND].long(), minlength=len(shown)).cpu()
         missing = (self.prototypes.cells.cpu() - shown[1:]).clamp(min=0)
-        self.per_batch = (missing / max(self.context.per_epoch, 1)).long()
+        self.per_batch = missing / max(self.context.per_epoch, 1)
         ratio = float(self.prototypes.background) / float(shown[0].clamp(min=1))
         self.more_background = max(ratio - self.config.shared_background, 0.0)
 
@@ -75,7 +75,8 @@ class Star(Method):
         logits = upsample(low, batch.labels.shape[1:])
         pixels = new_classes_bce(logits, batch.labels, self.context.old, self.config.positive_weight)
         generator = torch.Generator().manual_seed(batch.seed)
-        drawn = sample(self.prototypes, self.per_batch, generator).to(features)
+        counts = (self.per_batch + torch.rand(len(self.per_batch), generator=generator)).long()
+        drawn = sample(self.prototypes, counts, generator).to(features)
         replayed = softplus(newest(drawn[:, :, None, None])).sum()
         repeated = (softplus(low).sum(dim=1) * background).sum()
         cells = background.numel()

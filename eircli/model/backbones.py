@@ -17,6 +17,7 @@ from torch.nn.functional import interpolate
 
 from eircli.errors import UserError
 from eircli.manifest import Model
+from eircli.model.files import read_tensors
 
 IMAGENET = {
     "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url,
@@ -171,16 +172,13 @@ def _weights(config: Model) -> dict[str, Tensor]:
     path = Path(config.weights)
     if not path.is_file():
         raise UserError(f"model.weights: {path} is no file; give imagenet, none, or a state-dict file")
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        return {str(key): value for key, value in state.items() if isinstance(value, Tensor)}
-    except Exception as error:  # torch.load raises whatever the file's damage leads to
-        raise UserError(f"model.weights: {path} is no state dict ({type(error).__name__})") from None
+    return {name.removeprefix("backbone."): tensor for name, tensor in read_tensors(path).tensors.items()}
 
 
 def _load(backbone: nn.Module, state: dict[str, Tensor], config: Model) -> None:
     if isinstance(backbone, ResNetFeatures | SwinFeatures):
-        state = {f"{backbone.prefix}{key}": value for key, value in state.items() if not key.startswith(backbone.classifier)}
+        foreign = (backbone.classifier, "classifier.", "aux_classifier.", "aspp.", "cls.")
+        state = {f"{backbone.prefix}{key}": value for key, value in state.items() if not key.startswith(foreign)}
     try:
         backbone.load_state_dict(state)
     except RuntimeError as error:

@@ -7,11 +7,10 @@ Known namings: torchvision's DeepLabV3 (`backbone.…`, `classifier.N.…`), and
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from eircli.errors import UserError
@@ -44,34 +43,6 @@ class Renamed(NamedTuple):
     """Names in the file that stand for nothing here."""
 
 
-def read_state(path: Path) -> State:
-    """The tensors in a checkpoint file, loaded without running code from it.
-
-    Raises:
-        UserError: missing, damaged, needs code to load, or holds no tensors.
-    """
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # torch.load raises whatever the file's damage leads to
-        reason = "it holds more than tensors and plain data" if "weights_only" in str(error).lower() else type(error).__name__
-        raise UserError(
-            f"{path}: cannot be loaded safely ({reason}); give a file with the state dict alone, as torch.save(model.state_dict(), FILE) writes it"
-        ) from None
-    for key in ("state_dict", "model_state_dict", "model_state", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
-    tensors = (
-        {str(k).removeprefix("module."): v for k, v in content.items() if isinstance(v, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
-    if not tensors:
-        raise UserError(f"{path}: holds no state dict")
-    return tensors
-
-
 def rename(path: Path, state: State) -> Renamed:
     """The state under our names.
 
@@ -99,8 +70,10 @@ def split_classes(path: Path, state: State, steps: Sequence[Sequence[int]]) -> S
     """A state with one classifier of all classes, its row k that of class id k, split into background's and each step's.
 
     Raises:
-        UserError: the classifier has no row for a class.
+        UserError: the classifier has no row for a class, or no bias.
     """
+    if "all_classes.bias" not in state:
+        raise UserError(f"{path}: lacks classifier.4.bias")
     rows = len(state["all_classes.weight"])
     if (last := max(max(step) for step in steps)) >= rows:
         raise UserError(f"{path}: its classifier has {rows} rows, background included; there is none for class id {last}")

@@ -1,11 +1,13 @@
 """Base steps, shared between runs: what is the same for several runs is trained once.
 
-Checkpoints lie beside the runs, in `.base-steps/HASH.pt`, under the hash of all that they depend on. They are hard links
-to the runs' own files where the file system has such, and cost no room.
+Checkpoints lie beside the runs, in `.base-steps/HASH.pt`, under the hash of all that they depend on: settings, data files,
+starting weights, number format. Beside each lies its own SHA-256. They are hard links to the runs' own files where the
+file system has such, and cost no room.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,15 +16,27 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from eircli.engine.checkpoint import load_state
-from eircli.errors import UserError
+from eircli.engine.device import choose_compute
 from eircli.progress import Say
+from eircli.rundir import sha256, write_text
 from eircli.workbench import Workbench
+
+VERSION = 1
+"""Raised whenever the same settings and data would train another base step."""
 
 
 def shared_checkpoint(bench: Workbench) -> Path:
     """Where the run's base step lies for others."""
-    return bench.run.path.parent / ".base-steps" / f"{bench.base_fingerprint[:32]}.pt"
+    compute, weights = choose_compute(bench.manifest.runtime), Path(bench.manifest.model.weights)
+    decides = [
+        str(VERSION),
+        bench.base_fingerprint,
+        bench.dataset.train.fingerprint(),
+        sha256(weights) if weights.is_file() else "",
+        f"{compute.device.type} {compute.dtype}",
+    ]
+    key = hashlib.sha256("\n".join(decides).encode()).hexdigest()
+    return bench.run.path.parent / ".base-steps" / f"{key[:32]}.pt"
 
 
 @contextmanager
@@ -47,21 +61,25 @@ def take(bench: Workbench, say: Say) -> bool:
     path = shared_checkpoint(bench)
     if not path.exists():
         return False
-    try:
-        load_state(path, bench.base_fingerprint, "it is not used")
-    except UserError as error:
-        say(f"{error}; training the base step anew")
+    digest = sha256(path)
+    known = path.with_suffix(".sha256")
+    if not known.exists() or known.read_text().strip() != digest:
+        say(f"{path}: damaged (not the SHA-256 beside it), and not used; training the base step anew")
         return False
     own = bench.run.checkpoint(0)
     _link(path, own)
-    bench.run.record(0, "checkpoint", own, base_step=bench.base_fingerprint, shared=True)
+    bench.run.record(0, "checkpoint", own, base_step=bench.base_fingerprint, shared_from=path.stem)
+    bench.run.resume_file(0).unlink(missing_ok=True)
     say(f"step 0: the same as another run's, taken from {path}")
     return True
 
 
 def share(bench: Workbench) -> None:
     """Leave the run's trained base step for others."""
-    _link(bench.run.verify(0, "checkpoint"), shared_checkpoint(bench))
+    own, path = bench.run.verify(0, "checkpoint"), shared_checkpoint(bench)
+    path.with_suffix(".sha256").unlink(missing_ok=True)
+    _link(own, path)
+    write_text(path.with_suffix(".sha256"), sha256(path) + "\n")
 
 
 def _link(source: Path, target: Path) -> None:

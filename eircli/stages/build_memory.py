@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from eircli.data.step_view import StepView
 from eircli.errors import UserError
 from eircli.manifest import Manifest
 from eircli.memory.bank import Bank, Record, encode, write_bank
-from eircli.memory.harvest import Candidate, candidates, cut_out, image_candidates, one_class_each, store_image
+from eircli.memory.harvest import Candidate, candidates, cut_out, image_candidates, store_image
 from eircli.memory.prototypes import gather, merge, read_prototypes, write_prototypes
 from eircli.memory.select import RULES, Pool, share_out
 from eircli.method_settings import Star
@@ -90,8 +90,18 @@ def _choose(bench: Workbench, step: int, before: Bank | None) -> list[Record]:
             return encode(store_image(view, candidate, ids, class_id, name, step - 1), memory.encoding, memory.jpeg_quality)
         return encode(cut_out(view, candidate, class_id, name, step - 1), memory.encoding, memory.jpeg_quality)
 
-    in_bytes = memory.limit.unit == "bytes"
-    kept = share_out(ranked, memory.limit.amount, lambda class_id, position: record(class_id, position).size if in_bytes else 1)
+    def cost(class_id: int, position: int) -> int:
+        return record(class_id, position).size if memory.limit.unit == "bytes" else 1
+
+    def identity(class_id: int, position: int) -> Hashable:
+        """Whole images are kept once, although they are ranked for each of their classes."""
+        if bench.manifest.keeps == "instances":
+            return class_id, position
+        return record(class_id, position).source if class_id in old else view.ids[found[position].image]
+
+    if bench.manifest.keeps == "images":  # the rarest class first: common ones share its images
+        ranked = dict(sorted(ranked.items(), key=lambda pair: len(pair[1])))
+    kept = share_out(ranked, memory.limit.amount, cost, identity)
     return [record(class_id, position) for class_id, positions in kept.items() for position in positions]
 
 
@@ -139,8 +149,7 @@ def _scan(bench: Workbench, step: int, view: StepView, channels: list[int]) -> l
     scan = cast(Any, _Scan(view, channels, bench.manifest))
     rows_per_image: DataLoader[Any] = DataLoader(scan, batch_size=None, num_workers=bench.workers, generator=torch.Generator())
     rows = track(rows_per_image, f"harvesting step {step}", len(view), "images")
-    found = [candidate for row in rows for candidate in row]
-    return one_class_each(found) if bench.manifest.keeps == "images" else found
+    return [candidate for row in rows for candidate in row]
 
 
 def _build_prototypes(bench: Workbench, step: int) -> Facts:

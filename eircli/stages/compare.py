@@ -11,6 +11,7 @@ from scipy import stats
 from eircli.errors import UserError
 from eircli.recipe import seedless_fingerprint
 from eircli.stages.show import Results, read_results
+from eircli.types import BACKGROUND
 from eircli.workbench import Workbench
 
 FIGURES = ("old", "new", "all", "average", "forgetting")
@@ -24,7 +25,8 @@ Summary = dict[str, Any]
 def compare(benches: Sequence[Workbench], against: str | None = None) -> dict[str, Any]:
     """The runs' figures, mean and deviation over seeds, best first by `all` after the last step; and paired differences.
 
-    Joint training has no later steps: its old and new are counted over the classes that are old and new to the others.
+    Joint training has no later steps: its old and new are counted over the classes that are old and new to the other runs,
+    if these agree on them.
 
     Args:
         against: name of the group that the others are held against; the best one if None.
@@ -34,16 +36,17 @@ def compare(benches: Sequence[Workbench], against: str | None = None) -> dict[st
     """
     results = [[read_results(bench, step) for step in range(len(bench.schedule))] for bench in benches]
     _check_alike(benches, results)
-    base = _base_classes(results)
+    borrowed = _base_of_stepwise_runs(results)
     groups: dict[tuple[str, str], list[int]] = {}
-    for number, bench in enumerate(benches):
-        groups.setdefault((bench.manifest.name, seedless_fingerprint(bench.manifest)), []).append(number)
+    for number in sorted(range(len(benches)), key=lambda n: benches[n].manifest.seed):
+        manifest = benches[number].manifest
+        groups.setdefault((manifest.name, seedless_fingerprint(manifest)), []).append(number)
     rows = []
     for (name, _), numbers in groups.items():
-        runs = {benches[n].manifest.seed: [_figures(step, base) for step in _with_average(results[n])] for n in numbers}
+        runs = {benches[n].manifest.seed: _figures(results[n], borrowed) for n in numbers}
         if len(runs) < len(numbers):
             raise UserError(f"{name}: the same seed twice; give each run once")
-        rows.append(_group(name, [benches[n] for n in numbers], runs))
+        rows.append(_group(name, [benches[n] for n in numbers], list(runs.values())))
     rows.sort(key=lambda row: -(row["steps"][-1]["all"]["mean"] or 0.0))
     names = [row["name"] for row in rows]
     if against is not None and against not in names:
@@ -70,47 +73,50 @@ def _check_alike(benches: Sequence[Workbench], results: Sequence[Sequence[Result
             raise UserError(f"{bench.run.path} and {benches[0].run.path} cannot be compared: they differ in {', '.join(wrong)}")
 
 
-def _base_classes(results: Iterable[Sequence[Results]]) -> set[int]:
-    """Background and the base step's classes, of the runs with more than one step if there are any."""
-    first = max(results, key=len)[0]
-    return {row["id"] for row in first["classes"]}
+def _base_of_stepwise_runs(results: Sequence[Sequence[Results]]) -> frozenset[int] | None:
+    """The ids of the first step, of runs with more than one step if they agree on them; None if not, or without such."""
+    bases = {frozenset(row["id"] for row in steps[0]["classes"]) for steps in results if len(steps) > 1}
+    return bases.pop() if len(bases) == 1 else None
 
 
-def _with_average(steps: Sequence[Results]) -> list[Results]:
-    every = [step["all"] for step in steps]
-    return [step | {"average": _mean(every[: number + 1])} for number, step in enumerate(steps)]
+def _figures(steps: Sequence[Results], borrowed: frozenset[int] | None) -> list[dict[str, float | None]]:
+    """The figures of every step of a run, all from the classes' IoUs.
+
+    Old are background and the run's own base classes; a run of a single step borrows the other runs'.
+    """
+    ious = [{row["id"]: row["iou"] for row in step["classes"]} for step in steps]
+    base = borrowed if len(steps) == 1 and borrowed else frozenset(ious[0])
+    figures = []
+    for number, (step, now) in enumerate(zip(steps, ious, strict=True)):
+        best = {
+            c: max((past[c] for past in ious[:number] if past.get(c) is not None), default=None) for c in now if c != BACKGROUND
+        }
+        lost = [best[c] - iou for c, iou in now.items() if c in best and best[c] is not None and iou is not None]
+        figures.append(
+            {
+                "old": _mean(iou for c, iou in now.items() if c in base),
+                "new": _mean(iou for c, iou in now.items() if c not in base),
+                "all": step["all"],
+                "average": _mean(past["all"] for past in steps[: number + 1]),
+                "forgetting": _mean(lost),
+            }
+        )
+    return figures
 
 
-def _figures(step: Results, base: set[int]) -> dict[str, float | None]:
-    """One step's figures; old and new over the classes that are in `base` and those that are not."""
-    ious: dict[bool, list[float | None]] = {True: [], False: []}
-    for row in step["classes"]:
-        ious[row["id"] in base].append(row["iou"])
-    forgotten = [row["forgetting"] for row in step["classes"] if row["id"] != 0]
-    return {
-        "old": _mean(ious[True]),
-        "new": _mean(ious[False]),
-        "all": step["all"],
-        "average": step["average"],
-        "forgetting": _mean(forgotten),
-    }
-
-
-def _group(name: str, benches: Sequence[Workbench], runs: Mapping[int, Sequence[Mapping[str, float | None]]]) -> Summary:
+def _group(name: str, benches: Sequence[Workbench], runs: Sequence[Sequence[Mapping[str, float | None]]]) -> Summary:
+    """The runs of one group, in order of their seeds."""
     manifest = benches[0].manifest
     last = len(benches[0].schedule) - 1
     sizes = [entry["bytes"] for bench in benches if (entry := bench.run.steps.get(last, {}).get("bank"))]
     return {
         "name": name,
         "method": manifest.method.name,
-        "seeds": sorted(runs),
+        "seeds": [bench.manifest.seed for bench in benches],
         "run_dirs": [str(bench.run.path) for bench in benches],
-        "budget": manifest.memory.budget if sizes else None,
+        "budget": manifest.memory.budget if manifest.keeps in ("instances", "images") else None,
         "memory_bytes": _summary(sizes) if sizes else None,
-        "steps": [
-            {figure: _summary([runs[seed][step][figure] for seed in sorted(runs)]) for figure in FIGURES}
-            for step in range(last + 1)
-        ],
+        "steps": [{figure: _summary([run[step][figure] for run in runs]) for figure in FIGURES} for step in range(last + 1)],
     }
 
 

@@ -97,7 +97,11 @@ def figures(bench: Workbench, step: int, confusion: Confusion, full_size: bool) 
     totals = summary(ious, len(schedule.new(0)))
     classes = []
     for channel, class_id in enumerate((BACKGROUND, *schedule.seen(step))):
-        best = max((r["classes"][channel]["iou"] or 0.0 for r in earlier if channel < len(r["classes"])), default=None)
+        # A best over some of the earlier steps might not be the best: as with the average, all of them or none.
+        past = (
+            [r["classes"][channel]["iou"] or 0.0 for r in earlier if channel < len(r["classes"])] if len(earlier) == step else []
+        )
+        best = max(past, default=None)
         now = ious[channel]
         classes.append(
             {

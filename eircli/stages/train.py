@@ -79,7 +79,8 @@ def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
         say(f"step {step}: going on at iteration {state.iteration} of {plan.iterations}")
     method = build_method(bench.manifest.method, make_context(bench, step, teacher, memory, plan))
     loader = make_loader(samples, plan, state.iteration, bench.workers)
-    method.begin(model, lambda: survey(samples, plan, bench.workers))
+    with compute.autocast():
+        method.begin(model, lambda: survey(samples, plan, bench.workers))
     mark = {"recipe": checkpoint_recipe(bench, step), "samples": len(samples)}
     fit(
         state,
@@ -89,8 +90,15 @@ def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
         Journal(run.journal(step), state.iteration),
         save=lambda current: save_state(run.resume_file(step), mark | current.state_dict()),
     )
-    base = {"base_step": bench.base_fingerprint} if step == 0 else {}
-    save_model(bench, step, model, iterations=plan.iterations, samples=len(samples), **base)
+    facts = {
+        "iterations": plan.iterations,
+        "samples": len(samples),
+        "device": compute.device.type,
+        "precision": str(compute.dtype),
+    }
+    if step == 0:
+        facts["base_step"] = bench.base_fingerprint
+    save_model(bench, step, model, **facts)
     run.resume_file(step).unlink(missing_ok=True)
 
 
