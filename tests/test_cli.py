@@ -126,7 +126,7 @@ def test_voc_15_5_from_its_class_index(
         (["train", TINY, "--step", "0", "--set", "memory.budgt=3"], "unknown key memory.budgt; did you mean memory.budget?"),
         (["train", TINY, "--step", "0", "--set", "memory.budget=2"], "is less than the 3 old classes"),
         (["train", TINY, "--step", "0", "--device", "cuda:77"], "runtime.device"),
-        (["run-protocol", TINY, TINY], "share a run directory"),
+        (["run-protocol", TINY, TINY], "would share the directory"),
         (["run-protocol", TINY, TINY, "--run-dir", "x"], "--run-dir: names one run"),
         (["show-step", "configs/voc-15-1-eir.yaml", "--step", "0"], "dataset.root: data/voc is no folder"),
     ],
