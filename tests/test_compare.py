@@ -208,6 +208,7 @@ def test_seeds_and_sweep_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (["sweep", str(TINY), "--grid", "method.treshold=0.5"], "did you mean method.threshold?"),
         (["sweep", str(TINY), "--grid", "method.threshold=0.5,0.5"], "would share the directory runs/tiny,threshold=0.5-seed0"),
         (["sweep", str(TINY), "--grid", "method.name=[a]"], "method.name"),
+        (["sweep", str(TINY), "--grid", "seed=0,1"], "give --seeds 0,1"),
         (["train", str(TINY), "--step", "0", "--set", "protocol.order=seed:²"], "protocol.order: 'seed:²' is unknown"),
         (["train", str(TINY), "--step", "0", "--set", "memory.budget=true"], "memory.budget: True is no budget"),
         (

@@ -30,6 +30,8 @@ def parse_grid(grid: str) -> tuple[str, list[Any]]:
         values = []
     if not equals or not key.strip() or not values:
         raise UserError(f"--grid {grid}: write key.path=value,value,…, such as --grid method.threshold=0.5,0.7,0.9")
+    if key.strip() == "seed":
+        raise UserError(f"--grid {grid}: seeds are repetitions of a setting; give --seeds {text}")
     return key.strip(), values
 
 
