@@ -24,7 +24,11 @@ def render(facts: Mapping[str, Any], layout: str, all_steps: bool) -> str:
         rows = [[str(step), *row] for step, table in tables for row in table[1:]]
         return _csv([header, *(row + [""] * (len(header) - len(row)) for row in rows)])
     how = {"table": _terminal, "markdown": _markdown, "latex": _latex}[layout]
-    return "\n\n".join(how(table, f"mIoU in percent after step {step}", facts) for step, table in tables)
+    return "\n\n".join(how(table, _title(facts, step, step == last), facts) for step, table in tables)
+
+
+def _title(facts: Mapping[str, Any], step: int, is_last: bool) -> str:
+    return f"mIoU in percent after step {step}" + (f"; difference: all less that of {facts['against']}" if is_last else "")
 
 
 def cells(facts: Mapping[str, Any], step: int) -> Cells:
@@ -33,7 +37,7 @@ def cells(facts: Mapping[str, Any], step: int) -> Cells:
     names = list(facts["runs"][0]["steps"][0])
     header = ["run", "seeds", "memory", *names]
     if step == last:
-        header.append(f"all against {facts['against']}")
+        header.append("difference")
     rows = []
     for row in facts["runs"]:
         number = len(row["steps"]) - 1 if step == last else step
@@ -49,7 +53,8 @@ def _memory(row: Mapping[str, Any]) -> str:
     if row["memory_bytes"] is None:
         return "–"
     size = row["memory_bytes"]["mean"]
-    return f"{size / 1000:.0f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"
+    factor, unit = next((f, u) for f, u in ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB")) if size < 1000 * f or u == "GB")
+    return f"{size / factor:.{0 if size / factor >= 10 or factor == 1 else 1}f} {unit}"
 
 
 def _plus_minus(summary: Mapping[str, Any]) -> str:
@@ -71,21 +76,21 @@ def _explanation(facts: Mapping[str, Any]) -> str:
     return (
         "mean ± standard deviation over the seeds; old: background and the base step's classes; new: those learned later; "
         "average: of all over the steps; forgetting: best earlier IoU less the present one, mean over old classes; "
-        f"difference: paired by seed, with its {facts['confidence']:.0%} interval (Student's t)"
+        f"difference: of all, paired by seed, with its {facts['confidence']:.0%} interval (Student's t)"
     )
 
 
 def _terminal(table: Cells, title: str, facts: Mapping[str, Any]) -> str:
     drawn = Table()
     for number, name in enumerate(table[0]):
-        drawn.add_column(name, justify="left" if number == 0 else "right", no_wrap=True)
+        drawn.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
     for row in table[1:]:
         drawn.add_row(*row)
     buffer = io.StringIO()
     screen = Console()
     width = screen.width if screen.is_terminal else WIDE + 40
     console = Console(file=buffer, width=width, force_terminal=screen.is_terminal)
-    console.print(title)
+    console.print(title, highlight=False)
     console.print(drawn)
     console.print(_explanation(facts), highlight=False)
     return buffer.getvalue().rstrip("\n")

@@ -117,7 +117,7 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         compare([one, fake_run(tmp_path, "two", 0, [70, 60, 50], images=11)])
     with pytest.raises(UserError, match="--against: there is no run named x here; there are one"):
         compare([one], against="x")
-    with pytest.raises(UserError, match="step 2 has no results yet; run: eir evaluate"):
+    with pytest.raises(UserError, match="step 2 has no results yet; run: eir run-protocol"):
         compare([fake_run(tmp_path, "short", 0, [70, 60])])
 
 

@@ -34,7 +34,7 @@ def compare(benches: Sequence[Workbench], against: str | None = None) -> dict[st
     Raises:
         UserError: a step without results, runs that end with other classes, or an unknown name.
     """
-    results = [[read_results(bench, step) for step in range(len(bench.schedule))] for bench in benches]
+    results = [_every_step(bench) for bench in benches]
     _check_alike(benches, results)
     borrowed = _base_of_stepwise_runs(results)
     groups: dict[tuple[str, str], list[int]] = {}
@@ -55,6 +55,13 @@ def compare(benches: Sequence[Workbench], against: str | None = None) -> dict[st
     for row in rows:
         row["difference"] = None if row is reference else _paired(row, reference)
     return {"against": reference["name"], "confidence": CONFIDENCE, "runs": rows}
+
+
+def _every_step(bench: Workbench) -> list[Results]:
+    for step in range(len(bench.schedule)):
+        if not bench.run.done(step, "results"):
+            raise UserError(f"{bench.run.path}: step {step} has no results yet; run: eir run-protocol {bench.run.name}")
+    return [read_results(bench, step) for step in range(len(bench.schedule))]
 
 
 def _check_alike(benches: Sequence[Workbench], results: Sequence[Sequence[Results]]) -> None:
