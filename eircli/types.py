@@ -159,6 +159,9 @@ class Batch:
     """bool [N, H, W]: the pixels that are distilled."""
     teacher_features: tuple[Tensor, ...] = ()
     """The teacher's maps that a method holds the student's against."""
+    counted: Tensor | None = None
+    """float []: what means over pixels divide by, where this batch is one of several parts of a larger one: the pixels that are
+    not ignored in a part, on average. None: those of this batch."""
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, which reaches a GPU faster; the data loader calls this."""

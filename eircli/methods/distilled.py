@@ -38,7 +38,7 @@ class DistilledReplay(Method):
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         assert batch.targets is not None
         logits = upsample(model(batch.images), batch.labels.shape[1:])
-        losses = {"bce": summed_bce(logits, batch.targets, self.positive_weight)}
+        losses = {"bce": summed_bce(logits, batch.targets, self.positive_weight, batch.counted)}
         if batch.teacher_logits is not None and batch.region is not None:
             losses["rskd"] = self.distill.weight * rskd(logits, batch.teacher_logits, batch.region)
         return losses

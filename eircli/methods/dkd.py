@@ -40,11 +40,13 @@ class Dkd(Method):
         features = model.features(batch.images)
         logits = upsample(model.classify(features), batch.labels.shape[1:])
         losses = {
-            "mbce": new_classes_bce(logits[:, 1 + old :], batch.labels, old, config.positive_weight),
-            "ac": config.auxiliary_weight * masked_mean(softplus(logits[:, 0]), valid),
+            "mbce": new_classes_bce(logits[:, 1 + old :], batch.labels, old, config.positive_weight, batch.counted),
+            "ac": config.auxiliary_weight * masked_mean(softplus(logits[:, 0]), valid, batch.counted),
         }
         if batch.teacher_logits is not None:
-            losses["kd"] = config.distill_weight * imitation_bce(logits[:, 1 : 1 + old], batch.teacher_logits[:, 1:], valid)
+            losses["kd"] = config.distill_weight * imitation_bce(
+                logits[:, 1 : 1 + old], batch.teacher_logits[:, 1:], valid, batch.counted
+            )
             pairs = zip(decomposed(model, features, old), batch.teacher_features, strict=True)
             for name, (ours, theirs) in zip(("dkd+", "dkd-"), pairs, strict=True):
                 everywhere = torch.ones_like(ours[:, 0], dtype=torch.bool)

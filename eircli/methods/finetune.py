@@ -24,4 +24,4 @@ class Finetune(Method):
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         assert batch.targets is not None
         logits = upsample(model(batch.images), batch.labels.shape[1:])
-        return {"bce": summed_bce(logits, batch.targets, self.config.positive_weight)}
+        return {"bce": summed_bce(logits, batch.targets, self.config.positive_weight, batch.counted)}

@@ -10,12 +10,18 @@ from eircli.types import BACKGROUND, IGNORE, SoftLabels
 Scalar = Float[Tensor, ""]
 
 
-def masked_mean(per_pixel: Float[Tensor, "n h w"], valid: Bool[Tensor, "n h w"]) -> Scalar:
-    """The mean where `valid`; 0 if nowhere."""
-    return torch.where(valid, per_pixel, 0).sum() / valid.sum().clamp(min=1)
+def masked_mean(per_pixel: Float[Tensor, "n h w"], valid: Bool[Tensor, "n h w"], counted: Scalar | None = None) -> Scalar:
+    """The sum where `valid`, divided by `counted` (`Batch.counted`) or else by their number; 0 if nowhere."""
+    count = valid.sum() if counted is None else counted
+    return torch.where(valid, per_pixel, 0).sum() / count.clamp(min=1)
 
 
-def summed_bce(logits: Float[Tensor, "n k h w"], targets: SoftLabels, positive_weight: float | None = None) -> Scalar:
+def summed_bce(
+    logits: Float[Tensor, "n k h w"],
+    targets: SoftLabels,
+    positive_weight: float | None = None,
+    counted: Scalar | None = None,
+) -> Scalar:
     """Binary cross-entropy per channel, summed over channels and averaged over pixels that are not ignored (method §3).
 
     Σ_c BCE(z_c, s_c) = Σ_c softplus(z_c) - Σ_c s_c·z_c, and s is sparse: nothing dense is built of it. With a
@@ -23,18 +29,22 @@ def summed_bce(logits: Float[Tensor, "n k h w"], targets: SoftLabels, positive_w
     """
     positive = _positive_term(logits.gather(1, targets.channels.long()), positive_weight)
     per_pixel = softplus(logits).sum(dim=1) + (targets.weights * positive).sum(dim=1)
-    return masked_mean(per_pixel, targets.valid)
+    return masked_mean(per_pixel, targets.valid, counted)
 
 
 def new_classes_bce(
-    logits: Float[Tensor, "n new h w"], labels: UInt8[Tensor, "n h w"], old: int, positive_weight: float | None = None
+    logits: Float[Tensor, "n new h w"],
+    labels: UInt8[Tensor, "n h w"],
+    old: int,
+    positive_weight: float | None = None,
+    counted: Scalar | None = None,
 ) -> Scalar:
     """The same for the new classes' channels alone: pixels of no new class are negatives of all of them."""
     valid = labels != IGNORE
     is_new = (labels > old) & valid
     channel = torch.where(is_new, labels.long() - 1 - old, 0).unsqueeze(1)
     positive = _positive_term(logits.gather(1, channel).squeeze(1), positive_weight)
-    return masked_mean(softplus(logits).sum(dim=1) + torch.where(is_new, positive, 0), valid)
+    return masked_mean(softplus(logits).sum(dim=1) + torch.where(is_new, positive, 0), valid, counted)
 
 
 def _positive_term(labelled: Tensor, weight: float | None) -> Tensor:
@@ -42,10 +52,15 @@ def _positive_term(labelled: Tensor, weight: float | None) -> Tensor:
     return -labelled if weight is None else (weight - 1) * softplus(labelled) - weight * labelled
 
 
-def imitation_bce(student: Float[Tensor, "n k h w"], teacher: Float[Tensor, "n k h w"], valid: Bool[Tensor, "n h w"]) -> Scalar:
+def imitation_bce(
+    student: Float[Tensor, "n k h w"],
+    teacher: Float[Tensor, "n k h w"],
+    valid: Bool[Tensor, "n h w"],
+    counted: Scalar | None = None,
+) -> Scalar:
     """Binary cross-entropy against the teacher's sigmoids, summed over channels."""
     per_channel = binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="none")
-    return masked_mean(per_channel.sum(dim=1), valid)
+    return masked_mean(per_channel.sum(dim=1), valid, counted)
 
 
 def cross_entropy(logits: Float[Tensor, "n k h w"], labels: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
@@ -79,9 +94,12 @@ def rskd(student: Float[Tensor, "n k h w"], teacher: Float[Tensor, "n old h w"],
 
 
 def plain_distillation(
-    student: Float[Tensor, "n k h w"], teacher: Float[Tensor, "n old h w"], valid: Bool[Tensor, "n h w"]
+    student: Float[Tensor, "n k h w"],
+    teacher: Float[Tensor, "n old h w"],
+    valid: Bool[Tensor, "n h w"],
+    counted: Scalar | None = None,
 ) -> Scalar:
     """Cross-entropy of the teacher's softmax and the student's over the same channels, divided by their number (LwF)."""
     old = teacher.shape[1]
     per_pixel = -(teacher.softmax(dim=1) * student[:, :old].log_softmax(dim=1)).sum(dim=1) / old
-    return masked_mean(per_pixel, valid)
+    return masked_mean(per_pixel, valid, counted)

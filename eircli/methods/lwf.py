@@ -28,7 +28,7 @@ class Lwf(Method):
     def of_logits(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The losses of logits [N, K, H, W] at the images' size."""
         valid = batch.labels != IGNORE
-        losses = {"ce": masked_mean(cross_entropy(logits, batch.labels), valid)}
+        losses = {"ce": masked_mean(cross_entropy(logits, batch.labels), valid, batch.counted)}
         if batch.teacher_logits is not None:
-            losses["kd"] = self.config.distill_weight * plain_distillation(logits, batch.teacher_logits, valid)
+            losses["kd"] = self.config.distill_weight * plain_distillation(logits, batch.teacher_logits, valid, batch.counted)
         return losses

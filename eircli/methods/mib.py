@@ -26,6 +26,6 @@ class Mib(Lwf):
             return super().of_logits(logits, batch)
         valid = batch.labels != IGNORE
         return {
-            "unce": masked_mean(unbiased_cross_entropy(logits, batch.labels, self.context.old), valid),
+            "unce": masked_mean(unbiased_cross_entropy(logits, batch.labels, self.context.old), valid, batch.counted),
             "unkd": self.config.distill_weight * rskd(logits, batch.teacher_logits, valid),
         }

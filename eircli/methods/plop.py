@@ -9,7 +9,7 @@ from torch import Tensor
 
 from eircli import method_settings
 from eircli.methods.base import Context, Method, Survey
-from eircli.methods.losses import cross_entropy
+from eircli.methods.losses import cross_entropy, masked_mean
 from eircli.model.deeplab import DeepLab, upsample
 from eircli.types import BACKGROUND, IGNORE, Batch
 
@@ -54,7 +54,7 @@ class Plop(Method):
         low = model.classify(stages[-1])
         logits, labels = upsample(low, batch.labels.shape[1:]), batch.labels
         if batch.teacher_logits is None:
-            return {"ce": cross_entropy(logits, labels).sum() / (labels != IGNORE).sum().clamp(min=1)}
+            return {"ce": masked_mean(cross_entropy(logits, labels), labels != IGNORE, batch.counted)}
         targets, factor = gated_pseudo_labels(labels, batch.teacher_logits, self.thresholds)
         per_image = cross_entropy(logits, targets).sum(dim=(1, 2)) / (labels != IGNORE).sum(dim=(1, 2)).clamp(min=1)
         return {"ce": (factor * per_image).mean(), "pod": self._pod([*stages[:-1], low], batch.teacher_features)}

@@ -46,4 +46,4 @@ class Ssul(Method):
         features = model.features(batch.images)
         low = torch.cat([model.classify(features), model.unknown(features)], dim=1)
         logits = upsample(low, batch.labels.shape[1:])
-        return {"bce": summed_bce(logits, batch.targets, self.config.positive_weight)}
+        return {"bce": summed_bce(logits, batch.targets, self.config.positive_weight, batch.counted)}
