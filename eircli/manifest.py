@@ -220,6 +220,12 @@ class Runtime(Section):
     """auto, cpu, cuda, or cuda:N."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto is bf16 on CUDA and fp32 on the CPU; fp16 scales its losses."""
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
+    """Compile student and teacher with torch.compile in this mode; reduce-overhead replays CUDA graphs. The first
+    iterations take minutes; needs a C++ compiler, on CUDA Triton."""
+    checkpoint_activations: bool = False
+    """Keep only each block's input for the backward pass and run the block again there: about a third more time, a
+    fraction of the memory."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Processes that decode images; auto is one per core, at most 8; 0 decodes in the main process."""
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0

@@ -22,7 +22,7 @@ def build_optimizer(
         {"params": list(head), "lr": head_lr, "weight_decay": decay},
         {"params": list(newest), "lr": head_lr, "weight_decay": config.weight_decay},
     ]
-    return SGD(groups, momentum=config.momentum, nesterov=config.momentum > 0)
+    return SGD(groups, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
 
 
 def build_scheduler(optimizer: SGD, config: StepTraining, iterations: int) -> LambdaLR:

@@ -20,6 +20,7 @@ from eircli.engine.journal import Journal
 from eircli.engine.optim import build_optimizer, build_scheduler
 from eircli.engine.train import Plan, TrainState, fit
 from eircli.errors import UserError
+from eircli.manifest import Runtime
 from eircli.memory.bank import Bank
 from eircli.memory.prototypes import Prototypes, read_prototypes
 from eircli.memory.replay import decode
@@ -28,6 +29,7 @@ from eircli.method_settings import Eir
 from eircli.methods import build_method
 from eircli.methods.base import Context
 from eircli.model.deeplab import DeepLab
+from eircli.model.lean import checkpoint_activations, compile_model, fold_batchnorm, lower_weights
 from eircli.progress import Say, track
 from eircli.seeds import derive_seed
 from eircli.stages.base_steps import claimed, share, take
@@ -73,6 +75,7 @@ def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
     memory = run.verify(step, "bank") if step > 0 and bench.manifest.keeps else None
     samples = training_set(bench, step, memory)
     plan = make_plan(bench, step, len(samples), compute)
+    economise(model, teacher, bench.manifest.runtime, compute)
     state = _start_state(bench, step, model.to(compute.device), plan)
     if run.resume_file(step).exists():
         _resume(bench, step, state, len(samples))
@@ -160,6 +163,20 @@ def make_plan(bench: Workbench, step: int, samples: int, compute: Compute) -> Pl
         save_epochs=runtime.checkpoint_epochs,
         title=f"{manifest.name} step {step}",
     )
+
+
+def economise(model: DeepLab, teacher: DeepLab | None, runtime: Runtime, compute: Compute) -> None:
+    """Make student and teacher cheaper to run, as `runtime` says; what they compute stays the same."""
+    if runtime.checkpoint_activations:
+        checkpoint_activations(model)
+    if teacher is not None:
+        fold_batchnorm(teacher)
+        if compute.dtype != torch.float32:
+            lower_weights(teacher, compute.dtype)
+    if runtime.compile != "none":
+        for network in (model, teacher):
+            if network is not None:
+                compile_model(network, runtime.compile)
 
 
 def _start_state(bench: Workbench, step: int, model: DeepLab, plan: Plan) -> TrainState[DeepLab]:

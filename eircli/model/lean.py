@@ -1,0 +1,83 @@
+"""The same network for less time or memory: folded BatchNorm, weights in low precision, recomputed activations, compilation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torch.utils.checkpoint import checkpoint
+from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models.segmentation.deeplabv3 import ASPP
+from torchvision.models.swin_transformer import SwinTransformerBlock
+
+from eircli.model.backbones import ResidualBlock
+from eircli.model.deeplab import DeepLab
+
+BLOCKS = (BasicBlock, Bottleneck, SwinTransformerBlock, ResidualBlock, ASPP)
+"""What is recomputed as one: only a block's input is kept for the backward pass."""
+
+
+def fold_batchnorm(model: nn.Module) -> None:
+    """Multiply every BatchNorm that follows a convolution into it. For a model in evaluation mode that stays there."""
+    for parent in list(model.modules()):
+        before: tuple[str, nn.Module] | None = None
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.BatchNorm2d) and before is not None and isinstance(before[1], nn.Conv2d):
+                setattr(parent, before[0], fuse_conv_bn_eval(before[1], child))
+                setattr(parent, name, nn.Identity())
+            before = name, child
+
+
+def lower_weights(model: nn.Module, dtype: torch.dtype) -> None:
+    """Keep a frozen model's convolutions and linear layers in the type that autocast runs them in.
+
+    Autocast would convert them anew in every pass: it remembers only weights that learn.
+    """
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.to(dtype)
+
+
+def compile_model(model: DeepLab, mode: str) -> None:
+    """Compile backbone and head in place; names and weights stay as they are."""
+    for part in (model.backbone, model.head):
+        part.compile(mode=mode)
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Keep only the inputs of the model's blocks for the backward pass, which runs each block forward once more."""
+    for module in model.modules():
+        if isinstance(module, BLOCKS):
+            module.forward = partial(_recomputed, module, module.forward)  # type: ignore[method-assign]
+
+
+def _recomputed(module: nn.Module, forward: Any, *inputs: torch.Tensor) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*inputs)
+
+    def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+        return nullcontext(), _keeping_statistics(module)
+
+    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=contexts)
+
+
+@contextmanager
+def _keeping_statistics(module: nn.Module) -> Iterator[None]:
+    """BatchNorm has counted the batch in the first pass already."""
+    layers = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    counts = [None if layer.num_batches_tracked is None else layer.num_batches_tracked.clone() for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    try:
+        yield
+    finally:
+        for layer, momentum, count in zip(layers, momenta, counts, strict=True):
+            layer.momentum = momentum
+            if count is not None and layer.num_batches_tracked is not None:
+                layer.num_batches_tracked.copy_(count)

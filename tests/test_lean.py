@@ -1,0 +1,93 @@
+"""Networks made cheaper compute what they computed before."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from eircli.manifest import Model
+from eircli.model.deeplab import DeepLab
+from eircli.model.lean import checkpoint_activations, compile_model, fold_batchnorm, lower_weights
+
+SMALL = {"weights": "none", "aspp_channels": 16, "aspp_rates": (1, 2)}
+
+
+def network(backbone: str) -> DeepLab:
+    """A network whose BatchNorms have learned something."""
+    torch.manual_seed(0)
+    model = DeepLab(Model.model_validate({"backbone": backbone, **SMALL}), [3])
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for values in (module.weight, module.bias, module.running_mean, module.running_var):
+                assert values is not None
+                nn.init.uniform_(values, 0.5, 1.5)
+    return model
+
+
+def images() -> Tensor:
+    return torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "resnet18", "resnet50", "swin_t"])
+def test_folding_takes_every_batchnorm_and_changes_nothing(backbone: str) -> None:
+    model = network(backbone).eval()
+    folded = copy.deepcopy(model)
+    fold_batchnorm(folded)
+    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
+    with torch.no_grad():
+        torch.testing.assert_close(folded(images()), model(images()), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "swin_t"])
+def test_low_weights_are_those_that_autocast_would_use(backbone: str) -> None:
+    model = network(backbone).eval()
+    low = copy.deepcopy(model)
+    lower_weights(low, torch.bfloat16)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(low(images()), model(images()))
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "resnet18", "swin_t"])
+def test_recomputed_activations_give_the_same_gradients_and_statistics(backbone: str) -> None:
+    whole, lean = network(backbone), network(backbone)
+    checkpoint_activations(lean)
+    for model in (whole, lean):
+        model.train_mode(frozen_batchnorm=False, dropout=True)
+        torch.manual_seed(1)
+        model(images()).square().mean().backward()
+    assert whole.state_dict().keys() == lean.state_dict().keys()
+    for name, values in whole.state_dict().items():
+        assert torch.equal(values, lean.state_dict()[name]), name
+    for (name, one), other in zip(whole.named_parameters(), lean.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad, msg=name)
+
+
+def test_recomputing_keeps_less_for_the_backward_pass() -> None:
+    def kept(model: DeepLab) -> int:
+        sizes = {}
+
+        def pack(tensor: Tensor) -> Tensor:
+            sizes[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        model.train_mode(frozen_batchnorm=True, dropout=False)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            _ = model(images())
+        return sum(sizes.values()) - sum(p.untyped_storage().nbytes() for p in model.parameters())
+
+    whole, lean = network("resnet18"), network("resnet18")
+    checkpoint_activations(lean)
+    assert kept(lean) < kept(whole) / 2
+
+
+def test_a_compiled_network_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    compilation = torch.compile
+    # Traced as a compiler would have it, then run as it is: generating code takes a minute.
+    monkeypatch.setattr(torch, "compile", lambda call, mode: compilation(call, backend="eager"))
+    model = network("tiny").eval()
+    compiled = copy.deepcopy(model)
+    compile_model(compiled, "default")
+    assert model.state_dict().keys() == compiled.state_dict().keys()
+    with torch.no_grad():
+        torch.testing.assert_close(compiled(images()), model(images()))
