@@ -154,7 +154,7 @@ class Batch:
     """bool [N]: samples that come from the memory."""
     targets: SoftLabels | None = None
     teacher_logits: Tensor | None = None
-    """float [N, 1 + old, H, W]."""
+    """float [N, 1 + old, h, w], at the network's own resolution."""
     region: Tensor | None = None
     """bool [N, H, W]: the pixels that are distilled."""
     teacher_features: tuple[Tensor, ...] = ()

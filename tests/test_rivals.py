@@ -158,7 +158,7 @@ def full(low: Tensor) -> Tensor:
 def test_mib_is_unbiased_and_lwf_is_plain() -> None:
     model, prepared = student(), build({"name": "mib"}).prepare(batch())
     assert prepared.teacher_logits is not None
-    z, labels, u = full(model(batch().images)).detach(), batch().labels, prepared.teacher_logits
+    z, labels, u = full(model(batch().images)).detach(), batch().labels, full(prepared.teacher_logits)
     valid = labels != IGNORE
     losses = build({"name": "mib"}).losses(model, prepared)
     close(losses["unce"], float(unbiased_cross_entropy(z, labels, OLD)[valid].mean()))
@@ -216,7 +216,7 @@ def test_dkd_trains_new_channels_on_labels_and_old_ones_on_the_teacher() -> None
     close(losses["mbce"], slow.new_classes_bce(z[:, 1 + OLD :].double().numpy(), labels.numpy(), OLD, 1.0))
     close(losses["ac"], float(torch.nn.functional.softplus(z[:, 0])[labels != IGNORE].mean()))
     assert prepared.teacher_logits is not None
-    u = prepared.teacher_logits[:, 1:].double().numpy()
+    u = full(prepared.teacher_logits)[:, 1:].double().numpy()
     close(losses["kd"], 5 * slow.imitation_bce(z[:, 1 : 1 + OLD].double().numpy(), u, (labels != IGNORE).numpy()))
     weights = [m.state_dict()["classifiers.1.weight"].double().numpy()[:, :, 0, 0] for m in (model, teacher)]
     features = [m.features(batch().images).detach().double().numpy() for m in (model, teacher)]

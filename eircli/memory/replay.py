@@ -81,12 +81,15 @@ def draw(generator: np.random.Generator, n: int, pastes: int, flip: float, beta:
 
 
 def pseudo_labels(
-    labels: UInt8[Tensor, "n h w"], teacher_logits: Float[Tensor, "n old_channels h w"], threshold: float
+    labels: UInt8[Tensor, "n h w"], best: Float[Tensor, "n h w"], channel: UInt8[Tensor, "n h w"], threshold: float
 ) -> UInt8[Tensor, "n h w"]:
-    """Labels completed with the old model's best channel, where background's, a class's, and confident (§5.1)."""
-    best, channel = teacher_logits.max(dim=1)
+    """Labels completed with the old model's best channel, where background's, a class's, and confident (§5.1).
+
+    Args:
+        best, channel: the old model's greatest logit, and whose it is.
+    """
     confident = (labels == BACKGROUND) & (channel != BACKGROUND) & (torch.sigmoid(best) >= threshold)
-    return torch.where(confident, channel.to(torch.uint8), labels)
+    return torch.where(confident, channel, labels)
 
 
 def potential_classes(
@@ -178,7 +181,7 @@ def fuse(
     first = one_hot(labels)
     layers = 1 + pastes.active.shape[1]
     channels = first.channels.repeat(1, layers, 1, 1)
-    weights = torch.zeros(channels.shape, device=images.device)
+    weights = torch.zeros(channels.shape, device=images.device, dtype=draws.lam.dtype)
     weights[:, 0] = 1
     here = torch.arange(side, device=images.device)
     batch = torch.arange(len(images), device=images.device).view(-1, 1, 1)

@@ -7,8 +7,9 @@ from torch import Tensor
 from eircli.memory.replay import pseudo_labels
 from eircli.method_settings import Distill, Eir, ImageReplay
 from eircli.methods.base import Context, Method
-from eircli.methods.losses import rskd, summed_bce
-from eircli.model.deeplab import DeepLab, upsample
+from eircli.methods.tiled_losses import tiled_losses
+from eircli.model.deeplab import DeepLab
+from eircli.model.tiles import best_channels
 from eircli.types import IGNORE, Batch
 
 
@@ -20,28 +21,23 @@ class DistilledReplay(Method):
         self.context, self.teacher = context, context.teacher
         self.distill, self.threshold, self.positive_weight = config.distill, config.threshold, config.positive_weight
 
-    def see(self, images: Tensor, labels: Tensor) -> Tensor:
-        """The old model's logits at the labels' size."""
-        return upsample(self.teacher(images), labels.shape[1:])
-
     def completed(self, labels: Tensor, seen: Tensor) -> Tensor:
-        """Labels uint8 [N, H, W] with the pseudo-labels of the old model."""
-        return pseudo_labels(labels, seen, self.threshold)
+        """Labels uint8 [N, H, W] with the pseudo-labels of the old model, of its logits [N, 1 + old, h, w]."""
+        return pseudo_labels(labels, *best_channels(seen, labels.shape[1:]), self.threshold)
 
     def with_teacher(self, batch: Batch, seen: Tensor | None = None) -> Batch:
         """A batch with what is to be distilled, if anything; `seen` are the logits on its images where they are known."""
         if not self.distill.is_on:
             return batch
-        logits = self.see(batch.images, batch.labels) if seen is None else seen
+        logits = self.teacher(batch.images) if seen is None else seen
         return batch.with_(teacher_logits=logits, region=region_of(batch.labels, self.context.old, self.distill))
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         assert batch.targets is not None
-        logits = upsample(model(batch.images), batch.labels.shape[1:])
-        losses = {"bce": summed_bce(logits, batch.targets, self.positive_weight, batch.counted)}
-        if batch.teacher_logits is not None and batch.region is not None:
-            losses["rskd"] = self.distill.weight * rskd(logits, batch.teacher_logits, batch.region)
-        return losses
+        bce, rskd = tiled_losses(
+            model(batch.images), batch.targets, batch.teacher_logits, batch.region, self.positive_weight, batch.counted
+        )
+        return {"bce": bce} if batch.teacher_logits is None else {"bce": bce, "rskd": self.distill.weight * rskd}
 
 
 def region_of(labels: Tensor, old: int, distill: Distill) -> Tensor:

@@ -31,9 +31,8 @@ class Dkd(Method):
         if teacher is None:
             return batch.with_(images=images)
         features = teacher.features(images)
-        logits = upsample(teacher.classify(features), batch.labels.shape[1:])
         parts = decomposed(teacher, features, self.context.old)
-        return batch.with_(images=images, teacher_logits=logits, teacher_features=parts)
+        return batch.with_(images=images, teacher_logits=teacher.classify(features), teacher_features=parts)
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         config, old, valid = self.config, self.context.old, batch.labels != IGNORE
@@ -45,7 +44,7 @@ class Dkd(Method):
         }
         if batch.teacher_logits is not None:
             losses["kd"] = config.distill_weight * imitation_bce(
-                logits[:, 1 : 1 + old], batch.teacher_logits[:, 1:], valid, batch.counted
+                logits[:, 1 : 1 + old], upsample(batch.teacher_logits[:, 1:], valid.shape[1:]), valid, batch.counted
             )
             pairs = zip(decomposed(model, features, old), batch.teacher_features, strict=True)
             for name, (ours, theirs) in zip(("dkd+", "dkd-"), pairs, strict=True):

@@ -21,7 +21,7 @@ class Eir(DistilledReplay):
 
     def prepare(self, batch: Batch) -> Batch:
         images, config = batch.images.float(), self.config
-        seen = self.see(images, batch.labels) if config.pseudo_labels else None
+        seen = self.teacher(images) if config.pseudo_labels else None
         combined = batch.labels if seen is None else self.completed(batch.labels, seen)
         if not config.fusion:
             return self.with_teacher(batch.with_(images=images, targets=replay.one_hot(combined)), seen)

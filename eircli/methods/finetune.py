@@ -7,8 +7,8 @@ from torch import Tensor
 from eircli import method_settings
 from eircli.memory.replay import one_hot
 from eircli.methods.base import Context, Method
-from eircli.methods.losses import summed_bce
-from eircli.model.deeplab import DeepLab, upsample
+from eircli.methods.tiled_losses import tiled_losses
+from eircli.model.deeplab import DeepLab
 from eircli.types import Batch
 
 
@@ -23,5 +23,7 @@ class Finetune(Method):
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         assert batch.targets is not None
-        logits = upsample(model(batch.images), batch.labels.shape[1:])
-        return {"bce": summed_bce(logits, batch.targets, self.config.positive_weight, batch.counted)}
+        bce, _ = tiled_losses(
+            model(batch.images), batch.targets, positive_weight=self.config.positive_weight, counted=batch.counted
+        )
+        return {"bce": bce}

@@ -24,8 +24,7 @@ class Ilt(Lwf):
         if teacher is None:
             return batch.with_(images=images)
         *_, encoded, features = teacher.stages(images)
-        logits = upsample(teacher.classify(features), batch.labels.shape[1:])
-        return batch.with_(images=images, teacher_logits=logits, teacher_features=(encoded,))
+        return batch.with_(images=images, teacher_logits=teacher.classify(features), teacher_features=(encoded,))
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         *_, encoded, features = model.stages(batch.images)

@@ -25,7 +25,7 @@ class ImageReplay(DistilledReplay):
     def prepare(self, batch: Batch) -> Batch:
         images, labels, stored = batch.images.float(), batch.labels, batch.replayed.view(-1, 1, 1)
         completes = self.config.pseudo_labels or self.config.missing == "pseudo-labels"
-        seen = self.see(images, labels) if completes else None
+        seen = self.teacher(images) if completes else None
         completed = labels if seen is None else self.completed(labels, seen)
         ignored = torch.where(labels == BACKGROUND, IGNORE, labels)
         of_stored = {"pseudo-labels": completed, "ignore": ignored, "background": labels}[self.config.missing]

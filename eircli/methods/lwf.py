@@ -19,7 +19,7 @@ class Lwf(Method):
 
     def prepare(self, batch: Batch) -> Batch:
         images, teacher = batch.images.float(), self.context.teacher
-        logits = None if teacher is None else upsample(teacher(images), batch.labels.shape[1:])
+        logits = None if teacher is None else teacher(images)
         return batch.with_(images=images, teacher_logits=logits)
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
@@ -30,5 +30,7 @@ class Lwf(Method):
         valid = batch.labels != IGNORE
         losses = {"ce": masked_mean(cross_entropy(logits, batch.labels), valid, batch.counted)}
         if batch.teacher_logits is not None:
-            losses["kd"] = self.config.distill_weight * plain_distillation(logits, batch.teacher_logits, valid, batch.counted)
+            losses["kd"] = self.config.distill_weight * plain_distillation(
+                logits, upsample(batch.teacher_logits, valid.shape[1:]), valid, batch.counted
+            )
         return losses

@@ -8,6 +8,7 @@ from eircli import method_settings
 from eircli.methods.base import Context
 from eircli.methods.losses import masked_mean, rskd, unbiased_cross_entropy
 from eircli.methods.lwf import Lwf
+from eircli.model.deeplab import upsample
 from eircli.types import IGNORE, Batch
 
 
@@ -27,5 +28,5 @@ class Mib(Lwf):
         valid = batch.labels != IGNORE
         return {
             "unce": masked_mean(unbiased_cross_entropy(logits, batch.labels, self.context.old), valid, batch.counted),
-            "unkd": self.config.distill_weight * rskd(logits, batch.teacher_logits, valid),
+            "unkd": self.config.distill_weight * rskd(logits, upsample(batch.teacher_logits, valid.shape[1:]), valid),
         }

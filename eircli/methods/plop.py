@@ -46,8 +46,7 @@ class Plop(Method):
             return batch.with_(images=images)
         stages = teacher.stages(images)
         low = teacher.classify(stages[-1])
-        logits = upsample(low, batch.labels.shape[1:])
-        return batch.with_(images=images, teacher_logits=logits, teacher_features=(*stages[:-1], low))
+        return batch.with_(images=images, teacher_logits=low, teacher_features=(*stages[:-1], low))
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         stages = model.stages(batch.images)
@@ -55,7 +54,7 @@ class Plop(Method):
         logits, labels = upsample(low, batch.labels.shape[1:]), batch.labels
         if batch.teacher_logits is None:
             return {"ce": masked_mean(cross_entropy(logits, labels), labels != IGNORE, batch.counted)}
-        targets, factor = gated_pseudo_labels(labels, batch.teacher_logits, self.thresholds)
+        targets, factor = gated_pseudo_labels(labels, upsample(batch.teacher_logits, labels.shape[1:]), self.thresholds)
         per_image = cross_entropy(logits, targets).sum(dim=(1, 2)) / (labels != IGNORE).sum(dim=(1, 2)).clamp(min=1)
         return {"ce": (factor * per_image).mean(), "pod": self._pod([*stages[:-1], low], batch.teacher_features)}
 

@@ -13,8 +13,9 @@ from torch import Tensor
 from eircli import method_settings
 from eircli.memory.replay import one_hot, pseudo_labels
 from eircli.methods.base import Context, Method, Survey
-from eircli.methods.losses import summed_bce
+from eircli.methods.tiled_losses import tiled_losses
 from eircli.model.deeplab import DeepLab, upsample
+from eircli.model.tiles import best_channels
 from eircli.types import BACKGROUND, Batch
 
 
@@ -34,10 +35,11 @@ class Ssul(Method):
 
     def prepare(self, batch: Batch) -> Batch:
         images, labels = batch.images.float(), batch.labels
-        logits = upsample(self.teacher(images), labels.shape[1:])
-        completed = pseudo_labels(labels, logits, self.config.threshold)
+        low = self.teacher(images)
+        completed = pseudo_labels(labels, *best_channels(low, labels.shape[1:]), self.config.threshold)
         unknown = 1 + self.context.old + self.context.new
-        doubtful = (completed == BACKGROUND) & (logits[:, 0] < 0)
+        background = upsample(low[:, :1], labels.shape[1:])[:, 0]
+        doubtful = (completed == BACKGROUND) & (background < 0)
         return batch.with_(images=images, targets=one_hot(torch.where(doubtful, unknown, completed)))
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
@@ -45,5 +47,5 @@ class Ssul(Method):
         assert model.unknown is not None
         features = model.features(batch.images)
         low = torch.cat([model.classify(features), model.unknown(features)], dim=1)
-        logits = upsample(low, batch.labels.shape[1:])
-        return {"bce": summed_bce(logits, batch.targets, self.config.positive_weight, batch.counted)}
+        bce, _ = tiled_losses(low, batch.targets, positive_weight=self.config.positive_weight, counted=batch.counted)
+        return {"bce": bce}

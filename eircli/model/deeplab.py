@@ -16,6 +16,7 @@ from torchvision.ops import StochasticDepth
 from eircli.manifest import Model
 from eircli.method_settings import Activation
 from eircli.model.backbones import build_backbone
+from eircli.model.tiles import best_channels
 from eircli.types import BACKGROUND
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -120,13 +121,14 @@ def upsample(logits: Tensor, size: Iterable[int]) -> Tensor:
     return interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=False)
 
 
-def predict(logits: Tensor, activation: Activation = "sigmoid") -> Tensor:
-    """uint8 [N, H, W] of logits [N, K, H, W].
+def predict(logits: Tensor, activation: Activation = "sigmoid", size: Sequence[int] | None = None) -> Tensor:
+    """uint8 [N, H, W] of logits [N, K, h, w], upsampled to `size` if it is given.
 
     sigmoid: the best foreground channel where its sigmoid exceeds 0.5, else background (method §2); softmax: the best
     channel.
     """
+    size = logits.shape[2:] if size is None else size
     if activation == "softmax":
-        return logits.argmax(dim=1).to(torch.uint8)
-    best, channel = logits[:, 1:].max(dim=1)
-    return torch.where(best > 0, channel + 1, BACKGROUND).to(torch.uint8)
+        return best_channels(logits, size)[1]
+    best, channel = best_channels(logits[:, 1:], size)
+    return torch.where(best > 0, channel + 1, BACKGROUND)

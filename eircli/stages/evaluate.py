@@ -17,7 +17,7 @@ from eircli.data.transforms import paper_crop, to_tensors
 from eircli.engine.device import choose_compute
 from eircli.engine.evaluate import evaluate as run_over
 from eircli.engine.metrics import Confusion, iou, mean, summary, taken_by_background
-from eircli.model.deeplab import predict, upsample
+from eircli.model.deeplab import predict
 from eircli.progress import Say
 from eircli.rundir import Artifact, atomic_write, write_text
 from eircli.stages.models import load_model
@@ -59,7 +59,7 @@ def predictor(bench: Workbench, step: int, device: torch.device) -> Any:
     model, activation = load_model(bench, step).to(device).eval(), bench.manifest.activation(step)
 
     def run(images: Tensor, size: Sequence[int]) -> Tensor:
-        return predict(upsample(model(images), size), activation)
+        return predict(model(images), activation, size)
 
     return run
 

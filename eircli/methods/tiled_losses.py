@@ -1,0 +1,156 @@
+"""EIR's losses straight from the network's low-resolution logits, forward and gradient in one pass over tiles.
+
+Same values and gradients as `upsample`, then `summed_bce` and `rskd` of `losses`; but no tensor of N·K·H·W numbers exists.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.autograd.function import FunctionCtx
+from torch.nn.functional import softplus
+
+from eircli.model.tiles import Tiling, add_unmixed, mixed, working
+from eircli.types import SoftLabels
+
+Scalar = Float[Tensor, ""]
+
+FACTORS = 64
+"""Numbers between 1/2 and 1 whose product is taken at once: less than the range of float32."""
+
+
+def tiled_losses(
+    student: Float[Tensor, "n k h w"],
+    targets: SoftLabels,
+    teacher: Float[Tensor, "n old h w"] | None = None,
+    region: Bool[Tensor, "n height width"] | None = None,
+    positive_weight: float | None = None,
+    counted: Scalar | None = None,
+) -> tuple[Scalar, Scalar]:
+    """Summed binary cross-entropy (method §3) and region-specific distillation (§5.6) at the size of the targets.
+
+    Args:
+        student, teacher: logits at the network's own resolution; without a teacher the distillation is 0.
+        region: the pixels that are distilled, with a teacher.
+        positive_weight, counted: as in `losses.summed_bce`.
+    """
+    size = targets.valid.shape[1:]
+    count = (targets.valid.sum() if counted is None else counted).clamp(min=1)
+    pixels = (targets.channels, targets.weights, targets.valid, region)
+    bce, rskd = _TiledLosses.apply(student, teacher, pixels, positive_weight)
+    return bce / count, rskd / (len(student) * size[0] * size[1])
+
+
+class _TiledLosses(torch.autograd.Function):
+    """Both losses as sums over pixels; the gradients are worked out on the way and kept at the logits' resolution."""
+
+    @staticmethod
+    def forward(
+        ctx: FunctionCtx,
+        student: Tensor,
+        teacher: Tensor | None,
+        pixels: tuple[Tensor, Tensor, Tensor, Tensor | None],
+        positive_weight: float | None,
+    ) -> tuple[Tensor, Tensor]:
+        with torch.autocast(student.device.type, enabled=False):
+            sums, gradients = _losses_and_gradients(student, teacher, pixels, positive_weight)
+        ctx.save_for_backward(gradients)
+        return sums[0], sums[1]
+
+    @staticmethod
+    def backward(ctx: FunctionCtx, *of_sums: Tensor) -> tuple[Tensor | None, ...]:
+        (gradients,) = ctx.saved_tensors  # type: ignore[attr-defined]
+        return of_sums[0] * gradients[0] + of_sums[1] * gradients[1], None, None, None
+
+
+def _losses_and_gradients(
+    student: Tensor,
+    teacher: Tensor | None,
+    pixels: tuple[Tensor, Tensor, Tensor, Tensor | None],
+    positive_weight: float | None,
+) -> tuple[Tensor, Tensor]:
+    """The two sums, [2], and their gradients by the student's logits, [2, N, K, h, w]."""
+    channels, weights, valid, region = pixels
+    maps = working(student)
+    tiling = Tiling(student.shape[2:], valid.shape[1:], student.shape[1], maps)
+    sums, gradients = maps.new_zeros(2, dtype=torch.float64), maps.new_zeros(2, *maps.shape)
+    for n, ours in enumerate(maps):
+        wide = tiling.widened(ours)
+        theirs = None if teacher is None else tiling.widened(working(teacher[n]).to(maps.dtype))
+        raised = wide.new_zeros(2, *wide.shape)
+        for band in tiling.bands:
+            rows = band.rows
+            logits = mixed(wide, band)
+            loss, gradient = bce_tile(logits, channels[n, :, rows], weights[n, :, rows], valid[n, rows], positive_weight)
+            sums[0] += loss
+            add_unmixed(gradient, band, raised[0])
+            if theirs is not None:
+                assert region is not None
+                loss, gradient = rskd_tile(logits, mixed(theirs, band), region[n, rows])
+                sums[1] += loss
+                add_unmixed(gradient, band, raised[1])
+        gradients[0, n], gradients[1, n] = tiling.narrowed(raised[0]), tiling.narrowed(raised[1])
+    return sums.to(maps.dtype), gradients.to(student.dtype)
+
+
+def bce_tile(
+    logits: Tensor, channels: Tensor, weights: Tensor, valid: Tensor, positive_weight: float | None
+) -> tuple[Tensor, Tensor]:
+    """Binary cross-entropy of a tile: the sum over its pixels, and its gradient by the logits.
+
+    Args:
+        logits: [rows, K, W].
+        channels, weights: sparse soft labels [layers, rows, W].
+        valid: bool [rows, W].
+    """
+    gradient = logits.sigmoid()
+    # Σ softplus(z) = Σ max(z, 0) - log Π σ(|z|): one logarithm a pixel, exact for logits of any size.
+    factors = torch.maximum(gradient, 1 - gradient)
+    per_pixel = logits.clamp(min=0).sum(dim=1)
+    for some in torch.split(factors, FACTORS, dim=1):
+        per_pixel -= some.prod(dim=1).log()
+    index, weights = channels.transpose(0, 1).long(), (weights * valid).transpose(0, 1).to(logits.dtype)
+    labelled = logits.gather(1, index)
+    p = 1.0 if positive_weight is None else positive_weight
+    positive = -p * labelled
+    slope = -p * weights
+    if positive_weight is not None:
+        positive += (p - 1) * softplus(labelled)
+        slope += (p - 1) * weights * labelled.sigmoid()
+    gradient *= valid.unsqueeze(1)
+    gradient.scatter_add_(1, index, slope)
+    return (per_pixel * valid).sum() + (weights * positive).sum(), gradient
+
+
+def rskd_tile(logits: Tensor, teacher: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
+    """Unbiased distillation of a tile: the sum over its pixels in the region, and its gradient by the logits.
+
+    With q the teacher's softmax, p the student's, and b the student's softmax over background and new classes alone, the
+    gradient by an old class's logit is p - q, by background's or a new class's p - q_0·b; all over the teacher's channels.
+
+    Args:
+        logits: [rows, K, W].
+        teacher: [rows, 1 + old, W].
+        region: bool [rows, W].
+    """
+    old = teacher.shape[1]
+    apart = torch.cat([logits[:, :1], logits[:, old:]], dim=1)  # background and new classes
+    normaliser, gradient, total = _exponentials(logits)
+    as_background, b, total_b = _exponentials(apart)
+    _, q, total_q = _exponentials(teacher)
+    agreement = (q[:, 0] * as_background + (q[:, 1:] * logits[:, 1:old]).sum(dim=1)) / total_q - normaliser
+    share = region.to(logits.dtype) / old
+    gradient *= (share / total).unsqueeze(1)
+    q *= (share / total_q).unsqueeze(1)
+    b *= (q[:, 0] / total_b).unsqueeze(1)
+    gradient[:, 0] -= b[:, 0]
+    gradient[:, old:] -= b[:, 1:]
+    gradient[:, 1:old] -= q[:, 1:]
+    return -(agreement * share).sum(), gradient
+
+
+def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """log Σ exp of [rows, K, W] over the channels; exp, up to a factor per pixel that keeps it in range; and its sum."""
+    top = logits.amax(dim=1, keepdim=True)
+    raised = (logits - top).exp_()
+    total = raised.sum(dim=1)
+    return top.squeeze(1) + total.log(), raised, total

@@ -1,0 +1,110 @@
+"""Logits at the images' size, a tile at a time: the whole of them, N·K·H·W numbers, is never written.
+
+Bilinear interpolation is linear in each direction: rows are a matrix [H, h] times the map, columns one [W, w]. A tile is a
+band of an image's rows with all channels, [rows, K, W], small enough for a processor's cache.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+TILE = {"cpu": 1 << 18, "cuda": 1 << 24}
+"""Numbers in a tile, about: what a core's cache holds a few times over; on a GPU, what keeps all of it busy."""
+
+
+class Band(NamedTuple):
+    """Some rows of the images, and the rows of the maps that they are made of."""
+
+    rows: slice
+    """Of the images."""
+    sources: slice
+    """Of the maps."""
+    mix: Tensor
+    """float [rows, sources]: the share of each map row in each image row."""
+
+
+class Tiling:
+    """How maps of `low` (height, width) become images of `high`, bilinear with `align_corners=False`, in bands of rows.
+
+    Args:
+        channels: of the maps; decides how many rows make a band.
+        like: a tensor of the device and the floating type to work in.
+    """
+
+    def __init__(self, low: Sequence[int], high: Sequence[int], channels: int, like: Tensor) -> None:
+        rows, columns = (_shares(small, large, like) for small, large in zip(low, high, strict=True))
+        self.columns = columns
+        """float [w, W]."""
+        self.bands: list[Band] = []
+        height = max(1, TILE.get(like.device.type, TILE["cpu"]) // (channels * high[1]))
+        for top in range(0, high[0], height):
+            bottom = min(top + height, high[0])
+            # Which map rows, from sizes alone: asking the device would wait for it.
+            first = int((top + 0.5) * low[0] / high[0] - 0.5)
+            last = min(int((bottom - 0.5) * low[0] / high[0] + 0.5), low[0] - 1)
+            sources = slice(max(first, 0), last + 1)
+            self.bands.append(Band(slice(top, bottom), sources, rows[sources, top:bottom].T.contiguous()))
+
+    def widened(self, maps: Tensor) -> Tensor:
+        """Maps [K, h, w] → [h, K, W]: their columns at the images' width."""
+        return maps.transpose(0, 1) @ self.columns
+
+    def narrowed(self, wide: Tensor) -> Tensor:
+        """The transpose of `widened`: gradients [h, K, W] → [K, h, w]."""
+        return (wide @ self.columns.T).transpose(0, 1)
+
+
+def _shares(small: int, large: int, like: Tensor) -> Tensor:
+    """float [small, large]: the share of each of `small` points in each of `large`, linearly interpolated."""
+    points = torch.eye(small, device=like.device, dtype=like.dtype)
+    return interpolate(points.unsqueeze(0), large, mode="linear", align_corners=False)[0]
+
+
+def mixed(wide: Tensor, band: Band) -> Tensor:
+    """The logits [rows, K, W] of a band, of maps [h, K, W] that are wide already."""
+    part = wide[band.sources]
+    return (band.mix @ part.flatten(1)).view(len(band.mix), *part.shape[1:])
+
+
+def add_unmixed(gradient: Tensor, band: Band, into: Tensor) -> None:
+    """The transpose of `mixed`: add a band's gradient [rows, K, W] to that of the wide maps [h, K, W]."""
+    into[band.sources] += (band.mix.T @ gradient.flatten(1)).view_as(into[band.sources])
+
+
+def tiles(logits: Tensor, size: Sequence[int]) -> Iterator[tuple[int, slice, Tensor]]:
+    """The tiles of logits [N, K, h, w] at `size`: image, rows, float [rows, K, W]."""
+    maps = working(logits)
+    tiling = Tiling(logits.shape[2:], size, logits.shape[1], maps)
+    for image, one in enumerate(maps):
+        wide = tiling.widened(one)
+        for band in tiling.bands:
+            yield image, band.rows, mixed(wide, band)
+
+
+def working(logits: Tensor) -> Tensor:
+    """Logits in the type they are worked on in: float32, or float64 if they are."""
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+@torch.no_grad()
+def best_channels(logits: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """The greatest logit of every pixel and the first channel that has it, of logits [N, K, h, w] at `size`.
+
+    Returns:
+        float [N, H, W] and uint8 [N, H, W].
+    """
+    count, (height, width) = logits.shape[1], size
+    assert count <= 256
+    best = torch.empty(len(logits), height, width, device=logits.device, dtype=working(logits[:0]).dtype)
+    channel = torch.empty(best.shape, device=logits.device, dtype=torch.uint8)
+    # The first channel that reaches the maximum is the greatest of these ranks: an index that `max` gave would cost far more.
+    rank = torch.arange(count - 1, -1, -1, device=logits.device, dtype=torch.uint8).view(1, -1, 1)
+    with torch.autocast(logits.device.type, enabled=False):
+        for image, rows, tile in tiles(logits, size):
+            top = torch.amax(tile, dim=1, keepdim=True)
+            best[image, rows] = top.squeeze(1)
+            channel[image, rows] = count - 1 - ((tile == top) * rank).amax(dim=1)
+    return best, channel
