@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from eircli.data.ade20k import ade20k
 from eircli.data.class_index import read_class_index
@@ -210,6 +212,24 @@ def test_paper_crop_is_square_and_centred() -> None:
     assert cropped.label.shape == (10, 10)
     half = resize_short_side(sample, 10).label
     np.testing.assert_array_equal(cropped.label, half[:, 5:15])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_augmentation_is_torchvisions_to_the_bit(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    height, width, side = (int(number) for number in random.integers(20, 200, 3))
+    image = random.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    label = random.integers(0, 256, (height, width)).astype(np.uint8)
+    config = Data(crop_size=side)
+    crop = v2.RandomResizedCrop(side, config.scale, config.ratio, antialias=True)
+    theirs = v2.Compose([crop, v2.RandomHorizontalFlip(config.flip)])
+    torch.manual_seed(seed)
+    expected = [*theirs(tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)), tv_tensors.Mask(torch.from_numpy(label)))]
+    torch.manual_seed(seed)
+    found = TrainTransform(config)(Sample(image, label))
+    for ours, other in zip(found, expected, strict=True):
+        assert ours.is_contiguous()
+        assert torch.equal(ours, other.as_subclass(torch.Tensor))
 
 
 def test_augmentation_keeps_image_and_label_together_and_follows_its_key() -> None:
