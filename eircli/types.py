@@ -47,6 +47,10 @@ class Split(SampleSource, Protocol):
     @property
     def ids(self) -> list[str]: ...
 
+    def load(self, index: int, short_side: int | None = None) -> Sample:
+        """A sample, its short side resized to `short_side` pixels if given."""
+        ...
+
     def load_label(self, index: int) -> UInt8Array:
         """The label alone, checked: single channel, ids within the classes, the size of its image."""
         ...

@@ -12,7 +12,8 @@ from torchvision.transforms import v2
 from eircli.data.ade20k import ade20k
 from eircli.data.class_index import read_class_index
 from eircli.data.folder import folder
-from eircli.data.step_view import StepView, resize_short_side
+from eircli.data.resize import resize_short_side
+from eircli.data.step_view import StepView
 from eircli.data.training_set import BatchStream, TrainingSet
 from eircli.data.transforms import TrainTransform, paper_crop
 from eircli.data.voc import CLASSES, voc

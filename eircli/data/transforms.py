@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms import RandomResizedCrop
 
-from eircli.data.step_view import resize_short_side
+from eircli.data.resize import resize_short_side
 from eircli.manifest import Data
 from eircli.types import Sample
 
