@@ -63,6 +63,10 @@ class Split(SampleSource, Protocol):
         """A string that changes whenever a file of the split does."""
         ...
 
+    def sample_fingerprint(self, index: int) -> str:
+        """A string that changes whenever a file of the sample does; no other sample's, of this or another split."""
+        ...
+
 
 class DataSet(NamedTuple):
     """A data set: the names of its classes and its two splits."""

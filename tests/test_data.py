@@ -197,7 +197,7 @@ def test_ade20k(root: Path) -> None:
 def test_step_view_shows_only_its_table(root: Path) -> None:
     table = np.zeros(256, np.uint8)
     table[[3, 255]] = [7, 255]
-    view = StepView(folder(open_folder(root)).train, np.array([0, 2]), table, short_side=6, keep=True)
+    view = StepView(folder(open_folder(root)).train, np.array([0, 2]), table, short_side=6, cache="ram")
     assert view.ids == ["t0", "t2"]
     image, label = view.load(1)
     assert image.shape == (6, 8, 3)

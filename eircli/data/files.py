@@ -83,6 +83,9 @@ class FileSplit:
     def fingerprint(self) -> str:
         return self._hash(self.images + self.labels)
 
+    def sample_fingerprint(self, index: int) -> str:
+        return self._hash([self.images[index], self.labels[index]])
+
     def _hash(self, files: Sequence[Path]) -> str:
         """A hash of what files hold, by their names, sizes and times of change, and of how their ids are read."""
         digest = hashlib.sha256(repr((self.class_count, None if self.table is None else self.table.tolist())).encode())

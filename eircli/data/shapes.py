@@ -77,6 +77,9 @@ class ShapesSplit:
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{DRAWING} {self.name} {self.config.model_dump_json()}".encode()).hexdigest()
 
+    def sample_fingerprint(self, index: int) -> str:
+        return f"{self.fingerprint()} {index}"
+
     def _pools(self, index: int) -> tuple[list[int], list[int]]:
         """The class ids that an image is about, and all class ids."""
         every = list(range(1, sum(self.config.groups) + 1))

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eircli.data.resize import resize_label
+from eircli.data.sample_cache import decoded
+from eircli.manifest import Cache
 from eircli.types import Sample, Split, UInt8Array
 
 
@@ -16,15 +18,15 @@ class StepView:
 
     Args:
         short_side: `load` resizes to this short side, pixels; None keeps the images' own size.
-        keep: hold loaded samples in memory.
+        cache: where `load` keeps what it has decoded.
     """
 
     def __init__(
-        self, split: Split, positions: NDArray[np.intp], table: UInt8Array, short_side: int | None = None, keep: bool = False
+        self, split: Split, positions: NDArray[np.intp], table: UInt8Array, short_side: int | None = None, cache: Cache = "none"
     ) -> None:
         self.split, self.positions, self.table = split, positions, table
         self.short_side = short_side
-        self._kept: dict[int, Sample] | None = {} if keep else None
+        self.samples = decoded(split, short_side, cache)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -45,13 +47,8 @@ class StepView:
 
     def load(self, index: int) -> Sample:
         """A sample at the working size; the label holds channels."""
-        if self._kept is not None and index in self._kept:
-            return self._kept[index]
-        image, label = self.split.load(int(self.positions[index]), self.short_side)
-        sample = Sample(image, self._visible(label))
-        if self._kept is not None:
-            self._kept[index] = sample
-        return sample
+        image, label = self.samples.load(int(self.positions[index]))
+        return Sample(image, self._visible(label))
 
     def _visible(self, label: UInt8Array) -> UInt8Array:
         """Class ids → channels. (Indexing the table by the label would first turn the label into 8-byte integers.)"""
