@@ -80,6 +80,7 @@ def evaluate(bench: Workbench, step: int, say: Say, full_size: bool = False, aga
         cast(Any, images),
         batch_size=batch_size,
         num_workers=bench.workers,
+        pin_memory=compute.device.type == "cuda",
         generator=torch.Generator(),
     )
     channels = 1 + len(bench.schedule.seen(step))
