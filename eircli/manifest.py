@@ -82,6 +82,9 @@ class Protocol(Section):
     """What pixels of classes not yet learned count as in evaluation."""
 
 
+Cache = Literal["none", "ram", "disk"]
+
+
 class Data(Section):
     crop_size: Annotated[int, Field(ge=16)] = 512
     """Side of the square training crops, and of the paper's evaluation crops, pixels."""
@@ -93,8 +96,9 @@ class Data(Section):
     """Chance of a horizontal flip."""
     short_side: PositiveInt | None = None
     """Images are first resized to this short side, pixels; none keeps their own size."""
-    cache: Literal["none", "ram"] = "none"
-    """ram keeps the decoded (and resized) images of a step in memory."""
+    cache: Cache = "none"
+    """Where decoded (and resized) training images are kept. ram: in memory, by each worker process its own, so for small sets or
+    runtime.workers 0; disk: as raw files in the cache folder, for all steps, runs and workers (VOC: 8 GB)."""
 
     @model_validator(mode="after")
     def _ranges_rise(self) -> Data:

@@ -49,7 +49,7 @@ _ADE20K: Tree = {
 PAPER: dict[str, Tree] = {"voc": _VOC, "ade20k": _ADE20K, "folder": _VOC, "shapes": _VOC}
 """What naming a data set implies beyond the fields' own defaults: the paper's settings (method §5, §6)."""
 
-FREE_KEYS = ("runtime", "dataset.root", "dataset.class_index")
+FREE_KEYS = ("runtime", "dataset.root", "dataset.class_index", "data.cache")
 """Keys that may differ between commands on one run: how and where it runs, not what it computes."""
 
 
@@ -186,7 +186,7 @@ def base_fingerprint(manifest: Manifest, base_classes: Sequence[int]) -> str:
     decides = {
         "seed": tree["seed"],
         "dataset": tree["dataset"],
-        "data": tree["data"] | {"cache": None},
+        "data": tree["data"],
         "classes": list(base_classes),
         "images": {key: protocol[key] for key in (("setting", "schedule", "order") if partitioned else ("setting",))},
         "model": {key: value for key, value in model.items() if key not in ("new_classifier", "unknown_class")},

@@ -38,8 +38,11 @@ HEADER = "# Written by eir: the resolved recipe of this run and, under `steps`, 
 
 
 @contextmanager
-def atomic_write(path: Path) -> Iterator[IO[bytes]]:
+def atomic_write(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
     """A binary file that appears under `path` when the block ends without an error, whole or not at all.
+
+    Args:
+        durable: whether that holds even if the power fails; it costs waiting for the disk.
 
     Raises:
         UserError: no room left, or no permission.
@@ -51,7 +54,8 @@ def atomic_write(path: Path) -> Iterator[IO[bytes]]:
             temporary = Path(file.name)
             yield file
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except OSError as error:

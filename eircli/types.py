@@ -47,6 +47,10 @@ class Split(SampleSource, Protocol):
     @property
     def ids(self) -> list[str]: ...
 
+    def load(self, index: int, short_side: int | None = None) -> Sample:
+        """A sample, its short side resized to `short_side` pixels if given."""
+        ...
+
     def load_label(self, index: int) -> UInt8Array:
         """The label alone, checked: single channel, ids within the classes, the size of its image."""
         ...
@@ -57,6 +61,10 @@ class Split(SampleSource, Protocol):
 
     def fingerprint(self) -> str:
         """A string that changes whenever a file of the split does."""
+        ...
+
+    def sample_fingerprint(self, index: int) -> str:
+        """A string that changes whenever a file of the sample does; no other sample's, of this or another split."""
         ...
 
 

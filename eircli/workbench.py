@@ -93,7 +93,7 @@ class Workbench:
         """The images that a step trains on, with the labels of its own classes alone: the background shift."""
         table = self.schedule.channel_table(self.schedule.new(step), step)
         data = self.manifest.data
-        return StepView(self.dataset.train, self._some_positions(step, "train"), table, data.short_side, keep=data.cache == "ram")
+        return StepView(self.dataset.train, self._some_positions(step, "train"), table, data.short_side, data.cache)
 
     def test_view(self, step: int) -> StepView:
         """The images that a step is tested on, with the labels of all classes seen so far."""

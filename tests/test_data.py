@@ -6,11 +6,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import tv_tensors
+from torchvision.transforms import v2
 
 from eircli.data.ade20k import ade20k
 from eircli.data.class_index import read_class_index
 from eircli.data.folder import folder
-from eircli.data.step_view import StepView, resize_short_side
+from eircli.data.resize import resize_short_side
+from eircli.data.step_view import StepView
 from eircli.data.training_set import BatchStream, TrainingSet
 from eircli.data.transforms import TrainTransform, paper_crop
 from eircli.data.voc import CLASSES, voc
@@ -194,7 +197,7 @@ def test_ade20k(root: Path) -> None:
 def test_step_view_shows_only_its_table(root: Path) -> None:
     table = np.zeros(256, np.uint8)
     table[[3, 255]] = [7, 255]
-    view = StepView(folder(open_folder(root)).train, np.array([0, 2]), table, short_side=6, keep=True)
+    view = StepView(folder(open_folder(root)).train, np.array([0, 2]), table, short_side=6, cache="ram")
     assert view.ids == ["t0", "t2"]
     image, label = view.load(1)
     assert image.shape == (6, 8, 3)
@@ -210,6 +213,24 @@ def test_paper_crop_is_square_and_centred() -> None:
     assert cropped.label.shape == (10, 10)
     half = resize_short_side(sample, 10).label
     np.testing.assert_array_equal(cropped.label, half[:, 5:15])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_augmentation_is_torchvisions_to_the_bit(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    height, width, side = (int(number) for number in random.integers(20, 200, 3))
+    image = random.integers(0, 256, (height, width, 3)).astype(np.uint8)
+    label = random.integers(0, 256, (height, width)).astype(np.uint8)
+    config = Data(crop_size=side)
+    crop = v2.RandomResizedCrop(side, config.scale, config.ratio, antialias=True)
+    theirs = v2.Compose([crop, v2.RandomHorizontalFlip(config.flip)])
+    torch.manual_seed(seed)
+    expected = [*theirs(tv_tensors.Image(torch.from_numpy(image).permute(2, 0, 1)), tv_tensors.Mask(torch.from_numpy(label)))]
+    torch.manual_seed(seed)
+    found = TrainTransform(config)(Sample(image, label))
+    for ours, other in zip(found, expected, strict=True):
+        assert ours.is_contiguous()
+        assert torch.equal(ours, other.as_subclass(torch.Tensor))
 
 
 def test_augmentation_keeps_image_and_label_together_and_follows_its_key() -> None:

@@ -1,5 +1,8 @@
 """The loop's parts: schedule, optimizer, figures, journal, checkpoints."""
 
+import json
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +14,14 @@ from torch import nn
 
 from eircli.engine.checkpoint import load_state, save_state
 from eircli.engine.device import choose_compute
+from eircli.engine.feed import Feed
 from eircli.engine.journal import Journal
 from eircli.engine.metrics import Absent, confusion_matrix, iou, summary, taken_by_background
 from eircli.engine.optim import build_optimizer, build_scheduler
+from eircli.engine.train import Plan, TrainState, fit
 from eircli.errors import UserError
 from eircli.manifest import Runtime, StepTraining
+from eircli.types import Batch
 from tests import reference
 
 Group = list[nn.Parameter]
@@ -81,6 +87,68 @@ def test_journal_drops_what_a_resumed_run_writes_again(tmp_path: Path) -> None:
     path.write_text(path.read_text() + '{"iteration": 4')
     Journal(path, 20).write(iteration=25)
     assert path.read_text() == '{"iteration": 10}\n{"iteration": 20}\n{"iteration": 25}\n'
+
+
+class Loading:
+    """Six batches that take a while to come."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def __iter__(self) -> Iterator[Batch]:
+        for _ in range(6):
+            time.sleep(self.seconds)
+            yield Batch(torch.zeros(2, 3, 4, 4), torch.zeros(2, 4, 4), 0, torch.zeros(2, dtype=torch.bool))
+
+
+class Working:
+    """An objective that takes a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def prepare(self, batch: Batch) -> Batch:
+        return batch
+
+    def losses(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
+        time.sleep(self.seconds)
+        return {"loss": model(batch.images).mean()}
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time that passes by sleeping alone, and at once."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.append(now.pop() + seconds))
+
+
+@pytest.mark.usefixtures("clock")
+@pytest.mark.parametrize(("loading", "working", "share"), [(3, 1, 0.75), (1, 2, 0.333), (0, 1, 0.0)])
+def test_the_journal_and_the_bar_say_how_long_the_device_waits_for_data(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], loading: float, working: float, share: float
+) -> None:
+    model, config = nn.Conv2d(3, 1, 1), StepTraining(iterations=6)
+    optimizer = build_optimizer(list(model.parameters()), [], [], config)
+    compute = choose_compute(Runtime(device="cpu"))
+    state = TrainState(model, optimizer, build_scheduler(optimizer, config, 6), compute.scaler())
+    plan = Plan(6, 2, 3.0, 0, compute, None, 3, 60.0, None, "a step")
+    fit(state, Working(working), Loading(loading), plan, Journal(tmp_path / "journal.jsonl", 0), save=lambda _: None)
+    entries = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert [(entry["iteration"], entry["data_wait"]) for entry in entries] == [(3, share), (6, share)]
+    assert f"data {share:.0%} " in capsys.readouterr().err
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_the_hosts_waiting_while_a_cuda_device_works_does_not_count() -> None:
+    matrix = torch.ones(8192, 8192, device="cuda")
+    for products, low, high in ((0, 0.25, 1.0), (100, 0.0, 0.15)):
+        feed = Feed(Loading(0.05), torch.device("cuda"))
+        for _ in feed:
+            for _ in range(products):
+                matrix = matrix @ matrix / 8192
+        assert low < feed.waited() < high
 
 
 def test_checkpoints_are_checked(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import yaml
 
 from eircli.errors import UserError
 from eircli.method_settings import Eir
-from eircli.recipe import differing_keys, fingerprint, load_recipe, resolve, to_tree
+from eircli.recipe import base_fingerprint, differing_keys, fingerprint, load_recipe, resolve, to_tree
 
 VOC: dict[str, Any] = {
     "name": "r",
@@ -124,9 +124,11 @@ def test_bad_files_are_named(tmp_path: Path, text: str, message: str) -> None:
 
 def test_how_and_where_a_run_is_carried_out_is_not_part_of_it() -> None:
     recorded = resolve(VOC)
-    moved = resolve(VOC, ["runtime.device=cpu", "dataset.root=elsewhere"])
+    moved = resolve(VOC, ["runtime.device=cpu", "dataset.root=elsewhere", "data.cache=disk"])
     assert differing_keys(recorded, moved) == []
     assert fingerprint(recorded) == fingerprint(moved)
+    cached = resolve(VOC, ["data.cache=ram"])
+    assert base_fingerprint(recorded, [1, 2]) == base_fingerprint(cached, [1, 2])
     other = resolve(VOC, ["method.distill.weight=1", "seed=3"])
     assert sorted(differing_keys(recorded, other)) == ["method.distill.weight", "seed"]
     assert fingerprint(recorded) != fingerprint(other)

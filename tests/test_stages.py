@@ -170,6 +170,15 @@ def test_the_background_shift(finished: Workbench) -> None:
     assert facts["parts"]["train"]["images"] == len(finished.training_view(1))
 
 
+def test_a_run_goes_on_with_another_cache_and_computes_the_same(finished: Workbench, copied: Workbench) -> None:
+    path = copied.run.path
+    for cache in ("none", "disk", "disk"):
+        bench = Workbench(open_run(path, [f"data.cache={cache}", "runtime.workers=2"]))
+        with bench.run.locked():
+            train(bench, 2, quiet, again=True)
+        assert equal(weights(bench.run.checkpoint(2)), weights(finished.run.checkpoint(2)))
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
     finished: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eircli.data.resize import Size, resize_label, size_at
 from eircli.errors import UserError
 from eircli.types import IGNORE, Sample, UInt8Array
 
@@ -43,17 +44,22 @@ class FileSplit:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def load(self, index: int) -> Sample:
+    def load(self, index: int, short_side: int | None = None) -> Sample:
         with _opened(self.images[index]) as file:
-            image = np.array(file.convert("RGB"))
-        return Sample(image, self.load_label(index))
+            own = file.size
+            image = _decode(file, size_at(own, short_side))
+        return Sample(image, resize_label(self._read_label(index, own), short_side))
 
     def load_label(self, index: int) -> UInt8Array:
+        with _opened(self.images[index]) as image:
+            size = image.size
+        return self._read_label(index, size)
+
+    def _read_label(self, index: int, size: Size) -> UInt8Array:
+        """The label of an image of `size`, checked."""
         path = self.labels[index]
         with _opened(path) as file:
             mode, label = file.mode, np.array(file)
-        with _opened(self.images[index]) as image:
-            size = image.size
         if mode not in ("L", "P", "1"):
             raise UserError(
                 f"{path}: labels must be a single channel of class ids, this file is coded as {mode}; convert it to ids"
@@ -63,8 +69,10 @@ class FileSplit:
                 f"{path}: is {label.shape[1]}x{label.shape[0]} pixels, its image {self.images[index].name} is {size[0]}x{size[1]}"
             )
         label = label.astype(np.uint8)
-        if (wrong := label[(label > self.class_count) & (label != IGNORE)]).size:
-            raise UserError(f"{path}: holds id {wrong.max()}; ids are 0 (background), 1..{self.class_count} and 255 (ignore)")
+        # 255 + 1 is 0 in 8 bits: one pass looks for ids that are too large and lets 255 be.
+        if (label + np.uint8(1)).max() > self.class_count + 1:
+            wrong = label[label != IGNORE].max()
+            raise UserError(f"{path}: holds id {wrong}; ids are 0 (background), 1..{self.class_count} and 255 (ignore)")
         return label if self.table is None else self.table[label]
 
     def present(self, index: int) -> list[int]:
@@ -73,8 +81,15 @@ class FileSplit:
         return np.flatnonzero(np.bincount(self.load_label(index).ravel(), minlength=256)).tolist()
 
     def fingerprint(self) -> str:
+        return self._hash(self.images + self.labels)
+
+    def sample_fingerprint(self, index: int) -> str:
+        return self._hash([self.images[index], self.labels[index]])
+
+    def _hash(self, files: Sequence[Path]) -> str:
+        """A hash of what files hold, by their names, sizes and times of change, and of how their ids are read."""
         digest = hashlib.sha256(repr((self.class_count, None if self.table is None else self.table.tolist())).encode())
-        for path in self.images + self.labels:
+        for path in files:
             try:
                 status = path.stat()
             except OSError as error:
@@ -117,6 +132,19 @@ def read_lines(path: Path) -> list[str]:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, error) from None
+
+
+def _decode(file: Image.Image, size: Size) -> UInt8Array:
+    """The pixels of an opened image file at `size`, bilinear with antialiasing.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that still is at least twice `size`: it takes less time, and the
+    resizing that follows leaves next to no difference.
+    """
+    box = None
+    if size != file.size and (draft := file.draft(None, (2 * size[0], 2 * size[1]))) is not None:
+        box = draft[1]  # what of the decoded pixels the image covers: less than all where its size is not divisible
+    picture = file.convert("RGB")
+    return np.array(picture if picture.size == size else picture.resize(size, Image.Resampling.BILINEAR, box))
 
 
 @contextmanager

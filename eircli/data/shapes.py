@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eircli.data.resize import resize_short_side
 from eircli.errors import UserError
 from eircli.manifest import Shapes
 from eircli.seeds import derive_seed
@@ -58,13 +59,14 @@ class ShapesSplit:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def load(self, index: int) -> Sample:
+    def load(self, index: int, short_side: int | None = None) -> Sample:
         if index not in self._drawn:
             seed = derive_seed(self.config.seed or 0, "shapes", self.name, index)
             self._drawn[index] = draw(
                 self.config.size, np.random.default_rng(seed), self._pools(index), self.config.co_occurrence
             )
-        return self._drawn[index]
+        sample = self._drawn[index]
+        return sample if short_side is None else resize_short_side(sample, short_side)
 
     def load_label(self, index: int) -> UInt8Array:
         return self.load(index).label
@@ -74,6 +76,9 @@ class ShapesSplit:
 
     def fingerprint(self) -> str:
         return hashlib.sha256(f"{DRAWING} {self.name} {self.config.model_dump_json()}".encode()).hexdigest()
+
+    def sample_fingerprint(self, index: int) -> str:
+        return f"{self.fingerprint()} {index}"
 
     def _pools(self, index: int) -> tuple[list[int], list[int]]:
         """The class ids that an image is about, and all class ids."""

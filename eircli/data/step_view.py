@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
+from eircli.data.resize import resize_label
+from eircli.data.sample_cache import decoded
+from eircli.manifest import Cache
 from eircli.types import Sample, Split, UInt8Array
 
 
@@ -16,15 +18,15 @@ class StepView:
 
     Args:
         short_side: `load` resizes to this short side, pixels; None keeps the images' own size.
-        keep: hold loaded samples in memory.
+        cache: where `load` keeps what it has decoded.
     """
 
     def __init__(
-        self, split: Split, positions: NDArray[np.intp], table: UInt8Array, short_side: int | None = None, keep: bool = False
+        self, split: Split, positions: NDArray[np.intp], table: UInt8Array, short_side: int | None = None, cache: Cache = "none"
     ) -> None:
         self.split, self.positions, self.table = split, positions, table
         self.short_side = short_side
-        self._kept: dict[int, Sample] | None = {} if keep else None
+        self.samples = decoded(split, short_side, cache)
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -36,36 +38,22 @@ class StepView:
 
     def load_label(self, index: int) -> UInt8Array:
         """A sample's label alone, channels at the working size."""
-        label = self.table[self.split.load_label(int(self.positions[index]))]
-        return label if self.short_side is None else _resize(label, self.short_side, Image.Resampling.NEAREST)
+        return self._visible(resize_label(self.split.load_label(int(self.positions[index])), self.short_side))
 
     def load_own_size(self, index: int) -> Sample:
         """A sample at its own size; the label holds channels."""
         image, label = self.split.load(int(self.positions[index]))
-        return Sample(image, self.table[label])
+        return Sample(image, self._visible(label))
 
     def load(self, index: int) -> Sample:
         """A sample at the working size; the label holds channels."""
-        if self._kept is not None and index in self._kept:
-            return self._kept[index]
-        sample = self.load_own_size(index)
-        if self.short_side is not None:
-            sample = resize_short_side(sample, self.short_side)
-        if self._kept is not None:
-            self._kept[index] = sample
-        return sample
+        image, label = self.samples.load(int(self.positions[index]))
+        return Sample(image, self._visible(label))
 
-
-def resize_short_side(sample: Sample, side: int) -> Sample:
-    """Resize so that the short side is `side` pixels: the image bilinear with antialiasing, the label nearest."""
-    return Sample(_resize(sample.image, side, Image.Resampling.BILINEAR), _resize(sample.label, side, Image.Resampling.NEAREST))
-
-
-def _resize(pixels: UInt8Array, side: int, how: Image.Resampling) -> UInt8Array:
-    height, width = pixels.shape[:2]
-    factor = side / min(height, width)
-    size = (max(side, round(width * factor)), max(side, round(height * factor)))
-    return pixels if size == (width, height) else np.array(Image.fromarray(pixels).resize(size, how))
+    def _visible(self, label: UInt8Array) -> UInt8Array:
+        """Class ids → channels. (Indexing the table by the label would first turn the label into 8-byte integers.)"""
+        channels = bytearray(np.ascontiguousarray(label)).translate(self.table.tobytes())
+        return np.frombuffer(channels, np.uint8).reshape(label.shape)
 
 
 def class_counts(presence: NDArray[np.bool_], positions: NDArray[np.intp], classes: Sequence[int]) -> dict[int, int]:

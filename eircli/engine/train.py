@@ -13,6 +13,7 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from eircli.engine.device import Compute
+from eircli.engine.feed import Feed
 from eircli.engine.interrupt import deferred_interrupt
 from eircli.engine.journal import Journal
 from eircli.errors import RunFailed
@@ -85,18 +86,19 @@ def fit(
         RunFailed: a loss is no longer finite; what was saved before stays.
         KeyboardInterrupt: the user asked to stop; the state has been saved.
     """
+    feed = Feed(batches, plan.compute.device)
     log = _Log(plan, state.iteration, journal)
     saved = time.monotonic()
     bar = progress(
         plan.title, plan.iterations, "images", scale=plan.batch_size, every=max(plan.per_epoch, 1), done=state.iteration
     )
     with deferred_interrupt() as interrupt, bar as reporter:
-        for batch in batches:
+        for batch in feed:
             log.add(train_step(state, objective, batch, plan))
             last = state.iteration == plan.iterations
             due = not last and (interrupt.asked or _save_is_due(state.iteration, saved, plan))
             if last or due or state.iteration % plan.log_every == 0:
-                log.flush(state)
+                log.flush(state, feed)
             if due:
                 save(state)
                 saved = time.monotonic()
@@ -157,7 +159,7 @@ class _Log:
         for name, loss in losses.items():
             self.sums[name] = self.sums[name] + loss if name in self.sums else loss
 
-    def flush(self, state: TrainState[Any]) -> None:
+    def flush(self, state: TrainState[Any], feed: Feed) -> None:
         count = state.iteration - self.since
         if count == 0:
             return
@@ -167,8 +169,10 @@ class _Log:
                 f"{self.plan.title}: the loss '{broken[0]}' is not finite at iteration {state.iteration}; the last good checkpoint is kept. "
                 "Try a lower train.lr, a longer train.warmup, or train.clip_grad_norm=2"
             )
+        waited = feed.waited()
         now = time.monotonic()
         speed = count * self.plan.batch_size / (now - self.started)
+        data_wait = round(min(1.0, waited / (now - self.started)), 3)
         lr = state.optimizer.param_groups[0]["lr"]
         epoch = state.iteration / self.plan.per_epoch
         self.journal.write(
@@ -176,7 +180,9 @@ class _Log:
             epoch=round(epoch, 3),
             lr=lr,
             images_per_second=round(speed, 2),
+            data_wait=data_wait,
             losses={k: round(v, 6) for k, v in means.items()},
         )
-        self.note = "  ".join([*(f"{name} {mean:.3f}" for name, mean in means.items()), f"lr {lr:.2g}"])
+        losses = (f"{name} {mean:.3f}" for name, mean in means.items())
+        self.note = "  ".join([*losses, f"lr {lr:.2g}", f"data {data_wait:.0%}"])
         self.sums, self.since, self.started = {}, state.iteration, now

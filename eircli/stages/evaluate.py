@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from eircli.data.step_view import StepView, resize_short_side
+from eircli.data.resize import resize_short_side
+from eircli.data.step_view import StepView
 from eircli.data.transforms import paper_crop, to_tensors
 from eircli.engine.device import choose_compute
 from eircli.engine.evaluate import evaluate as run_over
@@ -75,7 +76,13 @@ def evaluate(bench: Workbench, step: int, say: Say, full_size: bool = False, aga
     view = bench.test_view(step)
     batch_size = 1 if full_size else bench.manifest.evaluate.batch_size
     images = WholeImages(view, bench.manifest.data.short_side) if full_size else PaperCrops(view, bench.manifest.data.crop_size)
-    loader = DataLoader(cast(Any, images), batch_size=batch_size, num_workers=bench.workers, generator=torch.Generator())
+    loader = DataLoader(
+        cast(Any, images),
+        batch_size=batch_size,
+        num_workers=bench.workers,
+        pin_memory=compute.device.type == "cuda",
+        generator=torch.Generator(),
+    )
     channels = 1 + len(bench.schedule.seen(step))
     title = f"{bench.manifest.name} step {step}: evaluating"
     confusion = run_over(run, loader, len(view), channels, compute, title)

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from eircli.data.step_view import resize_short_side
+from eircli.data.resize import resize_short_side
 from eircli.data.transforms import to_tensors
 from eircli.engine.device import choose_compute
 from eircli.errors import UserError

@@ -1,0 +1,37 @@
+"""Resizing images and labels to a short side."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+
+from eircli.types import Sample, UInt8Array
+
+Size = tuple[int, int]
+"""Width and height, pixels, as Pillow has them."""
+
+
+def size_at(size: Size, side: int | None) -> Size:
+    """The size of an image of `size` once its short side is `side` pixels; None keeps it."""
+    if side is None:
+        return size
+    width, height = size
+    factor = side / min(size)
+    return max(side, round(width * factor)), max(side, round(height * factor))
+
+
+def resize_short_side(sample: Sample, side: int) -> Sample:
+    """Resize so that the short side is `side` pixels: the image bilinear with antialiasing, the label nearest."""
+    image = _resize(sample.image, side, Image.Resampling.BILINEAR)
+    return Sample(image, resize_label(sample.label, side))
+
+
+def resize_label(label: UInt8Array, side: int | None) -> UInt8Array:
+    """A label at the short side `side`, nearest neighbour; None keeps its size."""
+    return label if side is None else _resize(label, side, Image.Resampling.NEAREST)
+
+
+def _resize(pixels: UInt8Array, side: int, how: Image.Resampling) -> UInt8Array:
+    height, width = pixels.shape[:2]
+    size = size_at((width, height), side)
+    return pixels if size == (width, height) else np.array(Image.fromarray(pixels).resize(size, how))
