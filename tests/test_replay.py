@@ -50,6 +50,7 @@ def scene(seed: int, n: int = 3, hard: bool = False) -> Scene:
         width=torch.from_numpy(sizes[:, 1]),
         first=stock.cumsum(0) - stock,
         stock=stock,
+        stocked=torch.tensor(sorted(set(channels))),
     )
     draws = replay.draw(generator, n, PASTES, 0.5, None if hard else (1.0, 1.0))
     images = torch.from_numpy(generator.uniform(0, 255, (n, 3, CROP, CROP))).float()

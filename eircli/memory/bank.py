@@ -92,17 +92,18 @@ class Bank:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: h5py.File | None = None
-        self.facts: dict[str, Any] = dict(self._read().attrs)
-        self.classes = {
-            class_id: range(first, first + count) for class_id, first, count in self._slice("classes", slice(None)).tolist()
-        }
+        self._parts: dict[str, h5py.Dataset] = {}
+        self.facts: dict[str, Any] = dict(self._part("classes").file.attrs)
+        rows = self._slice("classes", slice(None)).tolist()
+        self.classes = {class_id: range(first, first + count) for class_id, first, count in rows}
+        if sum(count for _, _, count in rows) != len(self._part("index")):
+            raise _damaged(path, "the classes do not cover the index")
 
     def __len__(self) -> int:
         return sum(len(positions) for positions in self.classes.values())
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "index"} | {"_file": None}
+        return {name: value for name, value in self.__dict__.items() if name != "index"} | {"_parts": {}}
 
     @cached_property
     def index(self) -> NDArray[np.void]:
@@ -113,7 +114,7 @@ class Bank:
     @property
     def size(self) -> int:
         """The bytes that all exemplars cost (`Record.size`)."""
-        return int(self._read()["content"].size) + len(self) * INDEX.itemsize
+        return int(self._part("content").size) + len(self) * INDEX.itemsize
 
     def record(self, position: int) -> Record:
         """One exemplar as it is stored; its checksum is verified."""
@@ -155,24 +156,26 @@ class Bank:
 
     def _slice(self, name: str, where: int | slice) -> Any:
         try:
-            return self._read()[name][where]
-        except (OSError, KeyError) as error:
+            return self._part(name)[where]
+        except OSError as error:
             raise _damaged(self.path, error) from None
 
-    def _read(self) -> h5py.File:
-        if self._file is None:
+    def _part(self, name: str) -> h5py.Dataset:
+        """A data set of the file; kept, for opening one takes longer than reading a row."""
+        if not self._parts:
             try:
-                self._file = h5py.File(self.path, "r")
-                schema = self._file.attrs.get("eir_bank_schema")
-                if schema != SCHEMA or self._file["index"].dtype != INDEX:
+                file = h5py.File(self.path, "r")
+                schema = file.attrs.get("eir_bank_schema")
+                if schema != SCHEMA or file["index"].dtype != INDEX:
                     raise UserError(
                         f"{self.path}: is no bank of schema {SCHEMA} (found {schema}); build it again with eir build-memory --again"
                     )
+                self._parts = {part: file[part] for part in ("classes", "index", "content")}
             except FileNotFoundError:
                 raise UserError(f"{self.path}: missing; build it with eir build-memory") from None
             except (OSError, KeyError) as error:
                 raise _damaged(self.path, error) from None
-        return self._file
+        return self._parts[name]
 
 
 def write_bank(path: Path, records: Iterable[Record], facts: dict[str, int | str]) -> None:
