@@ -21,10 +21,10 @@ def synthetic_bank(path: Path, count: int, classes: int = 20, side: int = 24, en
 
 def _records(count: int, classes: int, side: int, encoding: Encoding, seed: int) -> Iterator[Record]:
     generator = np.random.default_rng(seed)
-    for class_id, numbers in enumerate(np.array_split(np.arange(count), classes), start=1):
+    for class_id in range(1, classes + 1):
         mask = generator.random((side, side)) < 0.7
         image = np.where(mask[..., None], generator.integers(0, 256, (side, side, 3)), CANVAS).astype(np.uint8)
         instance = Instance(image, mask, class_id, "", Box(0, 0, side, side), (2 * side, 2 * side), 0)
         record = encode(instance, encoding, jpeg_quality=95)
-        for number in numbers.tolist():
+        for number in range(count * (class_id - 1) // classes, count * class_id // classes):
             yield record._replace(source=f"synthetic-{number}")
