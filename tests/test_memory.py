@@ -145,10 +145,10 @@ def test_a_large_bank_takes_no_more_memory_than_a_small_one(banks: dict[int, Pat
 
     look(banks[100])  # what is loaded once
     small, large = (peak(lambda path=path: look(path)) for path in banks.values())  # type: ignore[misc]
-    assert large < small + 10_000 < 20_000 * INDEX.itemsize / 10
+    assert large < small + 20_000 * INDEX.itemsize / 10
     assert peak(lambda: Bank(banks[20_000]).index) > 20_000 * INDEX.itemsize
-    short, long = (peak(lambda count=count: synthetic_bank(tmp_path / "b.h5", count, 4, 4)) for count in (100, 2000))  # type: ignore[misc]
-    assert long < short + 10_000 < short + 2000 * INDEX.itemsize / 10
+    short, long = (peak(lambda count=count: synthetic_bank(tmp_path / "b.h5", count, 4, 4)) for count in (100, 5000))  # type: ignore[misc]
+    assert long < short + 5000 * INDEX.itemsize / 10
 
 
 def test_a_small_bank_is_a_small_file(banks: dict[int, Path]) -> None:

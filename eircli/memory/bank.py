@@ -3,8 +3,8 @@
 Layout (schema 3): `content`, a byte array of the exemplars end to end, grouped by class: pixels, annotation, image's id in
 UTF-8; `index`, a table with a row per exemplar (`INDEX`) that points into it; `classes`, a row per class (`CLASSES`) that
 points into the index. Pixels are a JPEG or PNG. An instance's are blank outside its mask, and its annotation is the mask
-packed to bits; a whole image's annotation is a PNG of its label's class ids. A checksum per exemplar covers its content. The
-attributes say what the bank holds (`kind`), and which rule and budget made it.
+packed to bits; a whole image's annotation is a PNG of its label's class ids. A checksum per exemplar covers its content
+and what its row says of it. The attributes say what the bank holds (`kind`), and which rule and budget made it.
 
 Opening reads the attributes and `classes`; an exemplar, such as a random one of a class, is one row and one slice. So both
 cost the same for any number of exemplars.
@@ -39,10 +39,10 @@ INDEX = np.dtype(
         ("box", "u4", 4),
         ("source_size", "u4", 2),
         ("area", "u4"),
-        ("offset", "u8"),
         ("pixels_length", "u4"),
         ("annotation_length", "u4"),
         ("source_length", "u2"),
+        ("offset", "u8"),
         ("checksum", "u4"),
     ]
 )
@@ -93,10 +93,14 @@ class Bank:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._parts: dict[str, h5py.Dataset] = {}
-        self.facts: dict[str, Any] = dict(self._part("classes").file.attrs)
-        rows = self._slice("classes", slice(None)).tolist()
-        self.classes = {class_id: range(first, first + count) for class_id, first, count in rows}
-        if sum(count for _, _, count in rows) != len(self._part("index")):
+        rows = self._slice("classes", slice(None))
+        try:
+            self.facts: dict[str, Any] = dict(self._part("classes").file.attrs)
+        except OSError as error:
+            raise _damaged(path, error) from None
+        self.classes = {class_id: range(first, first + count) for class_id, first, count in rows.tolist()}
+        ends = np.cumsum(rows["count"])
+        if rows["count"].sum() != len(self._part("index")) or (rows["first"] != ends - rows["count"]).any():
             raise _damaged(path, "the classes do not cover the index")
 
     def __len__(self) -> int:
@@ -121,7 +125,7 @@ class Bank:
         row = self._slice("index", position)
         start, *lengths = (int(row[name]) for name in ("offset", "pixels_length", "annotation_length", "source_length"))
         content = self._slice("content", slice(start, start + sum(lengths))).tobytes()
-        if zlib.crc32(content) != row["checksum"]:
+        if _checksum(row, content) != row["checksum"]:
             raise _damaged(self.path, f"the checksum of exemplar {position} differs")
         box, size = (tuple(row[name].tolist()) for name in ("box", "source_size"))
         after_pixels, after_annotation = lengths[0], lengths[0] + lengths[1]
@@ -192,9 +196,10 @@ def write_bank(path: Path, records: Iterable[Record], facts: dict[str, int | str
             assert record.class_id not in counts or record.class_id == next(reversed(counts)), "records are grouped by class"
             counts[record.class_id] = counts.get(record.class_id, 0) + 1
             stored, name = record.content, record.source.encode()
-            where = (content.tell(), len(record.pixels), len(record.annotation), len(name), zlib.crc32(stored))
-            row = (record.class_id, record.step, record.box, record.source_size, record.area, *where)
-            index.write(np.array(row, INDEX).tobytes())
+            where = (len(record.pixels), len(record.annotation), len(name), content.tell(), 0)
+            row = np.array((record.class_id, record.step, record.box, record.source_size, record.area, *where), INDEX)
+            row["checksum"] = _checksum(row, stored)
+            index.write(row.tobytes())
             content.write(stored)
         assert counts, "a bank holds something"
         first = np.cumsum([0, *counts.values()]).tolist()
@@ -230,6 +235,11 @@ def encode(exemplar: Exemplar, encoding: Encoding, jpeg_quality: int) -> Record:
     return Record(
         exemplar.class_id, exemplar.step, exemplar.source, box, size, exemplar.area, buffer.getvalue(), annotation
     )  # fmt: skip
+
+
+def _checksum(row: np.void | NDArray[np.void], content: bytes) -> int:
+    where = np.dtype([("offset", "u8"), ("checksum", "u4")]).itemsize  # may differ from bank to bank, and comes last
+    return zlib.crc32(content, zlib.crc32(row.tobytes()[:-where]))
 
 
 def _spool(path: Path) -> IO[bytes]:
