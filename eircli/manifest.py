@@ -238,6 +238,9 @@ class Runtime(Section):
     """Passes over the samples between two checkpoints, beside `checkpoint_minutes`."""
     share_base_step: bool = True
     """Take the base step's checkpoint from another run beside this one that agrees on everything up to it."""
+    bank_memory_gb: Annotated[float, Field(ge=0)] = 2.0
+    """Device memory that a decoded bank of instances may take, in GB (4 bytes a pixel); a larger one stays in the host's
+    memory, from which every batch's instances are copied."""
     log_every: PositiveInt = 10
     """Iterations between two journal entries, at which losses are checked to be finite."""
 

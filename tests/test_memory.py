@@ -1,6 +1,8 @@
 """The bank: what is harvested, how it is balanced, stored and read back."""
 
 import pickle
+import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -11,11 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eircli.errors import UserError
-from eircli.memory.bank import Bank, encode, write_bank
+from eircli.memory.bank import INDEX, Bank, encode, write_bank
 from eircli.memory.harvest import Candidate, Selection, candidates, cut_out
 from eircli.memory.replay import decode
 from eircli.memory.select import share_out
 from eircli.memory.standalone import StandaloneInstances
+from eircli.memory.synthetic import synthetic_bank
 from eircli.types import CANVAS, Box, Instance, Sample, UInt8Array
 from tests import reference
 
@@ -40,7 +43,7 @@ def random_label(seed: int) -> UInt8Array:
 def make_instances() -> list[Instance]:
     generator = np.random.default_rng(0)
     instances = []
-    for number, class_id in enumerate([7, 3, 7, 5]):
+    for number, class_id in enumerate([7, 7, 3, 5]):
         mask = generator.random((6 + number, 5)) < 0.6
         mask[0, 0] = True
         image = np.where(mask[..., None], generator.integers(0, 256, (*mask.shape, 3)), CANVAS).astype(np.uint8)
@@ -102,6 +105,69 @@ def test_bank_gives_back_what_it_was_given(bank: Bank) -> None:
     assert bank.per_class() == {3: 1, 5: 1, 7: 2}
 
 
+def test_bank_is_the_records_class_by_class(tmp_path: Path) -> None:
+    records = [encode(instance, "png", 95) for instance in make_instances()]
+    write_bank(tmp_path / "b.h5", iter(records), {"rule": "random"})
+    bank = Bank(tmp_path / "b.h5")
+    assert [bank.record(position) for position in range(len(bank))] == records
+    assert bank.classes == {7: range(2), 3: range(2, 3), 5: range(3, 4)}
+    assert bank.index["class_id"].tolist() == [7, 7, 3, 5]
+    assert bank.size == sum(record.size for record in records)
+    assert bank.facts["rule"] == "random"
+    with pytest.raises(AssertionError, match="grouped by class"):
+        write_bank(tmp_path / "c.h5", [records[0], records[2], records[1]], {})
+    assert list(tmp_path.iterdir()) == [tmp_path / "b.h5"]
+
+
+@pytest.fixture(scope="module")
+def banks(tmp_path_factory: pytest.TempPathFactory) -> dict[int, Path]:
+    """Banks of 100 and of 20,000 instances of 4 classes."""
+    folder = tmp_path_factory.mktemp("banks")
+    for count in (100, 20_000):
+        synthetic_bank(folder / f"{count}.h5", count, classes=4, side=4)
+    return {count: folder / f"{count}.h5" for count in (100, 20_000)}
+
+
+def peak(action: Callable[[], object]) -> int:
+    """The most bytes that Python and NumPy held at once."""
+    tracemalloc.start()
+    action()
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return most
+
+
+def test_a_large_bank_takes_no_more_memory_than_a_small_one(banks: dict[int, Path], tmp_path: Path) -> None:
+    def look(path: Path) -> None:
+        bank, generator = Bank(path), np.random.default_rng(0)
+        for class_id in bank.classes:
+            bank.draw(class_id, generator)
+
+    look(banks[100])  # what is loaded once
+    small, large = (peak(lambda path=path: look(path)) for path in banks.values())  # type: ignore[misc]
+    assert large < small + 20_000 * INDEX.itemsize / 10
+    assert peak(lambda: Bank(banks[20_000]).index) > 20_000 * INDEX.itemsize
+    short, long = (peak(lambda count=count: synthetic_bank(tmp_path / "b.h5", count, 4, 4)) for count in (100, 5000))  # type: ignore[misc]
+    assert long < short + 5000 * INDEX.itemsize / 10
+
+
+def test_a_small_bank_is_a_small_file(banks: dict[int, Path]) -> None:
+    for count, path in banks.items():
+        assert path.stat().st_size - Bank(path).size < 8000, count
+
+
+@pytest.mark.parametrize("count", [100, 20_000])
+def test_every_instance_of_a_class_is_drawn_as_often(banks: dict[int, Path], count: int) -> None:
+    bank, generator = Bank(banks[count]), np.random.default_rng(0)
+    assert {class_id: len(positions) for class_id, positions in bank.classes.items()} == dict.fromkeys(range(1, 5), count // 4)
+    drawn = [bank.draw(3, generator) for _ in range(400)]
+    assert {instance.class_id for instance in drawn} == {3}
+    numbers = np.array([int(instance.source.removeprefix("synthetic-")) for instance in drawn])
+    tenths = np.bincount((numbers - count // 2) * 40 // count, minlength=10)
+    assert len(tenths) == 10
+    assert 20 < tenths.min() <= tenths.max() < 60
+
+
 def test_jpeg_is_close_and_masks_stay_exact(tmp_path: Path) -> None:
     smooth = np.linspace(60, 200, 40 * 30 * 3).reshape(40, 30, 3).astype(np.uint8)
     mask = np.ones((40, 30), bool)
@@ -119,7 +185,7 @@ def test_bank_files_are_reproducible(tmp_path: Path) -> None:
 
 def test_bank_travels_to_other_processes_unopened(bank: Bank) -> None:
     bank.load(0)
-    assert pickle.loads(pickle.dumps(bank)).load(1).class_id == 3
+    assert pickle.loads(pickle.dumps(bank)).load(2).class_id == 3
 
 
 def test_decoded_bank_is_ordered_by_channel(bank: Bank) -> None:
@@ -128,10 +194,12 @@ def test_decoded_bank_is_ordered_by_channel(bank: Bank) -> None:
     decoded = decode(bank, table, 4, torch.device("cpu"))
     assert decoded.stock.tolist() == [0, 2, 1, 1, 0]
     assert decoded.first.tolist() == [0, 0, 2, 3, 4]
-    second = bank.load(2)
+    second = bank.load(1)
     start, area = int(decoded.start[1]), second.mask.size
     np.testing.assert_array_equal(decoded.pixels[start : start + area], second.image.reshape(-1, 3))
     np.testing.assert_array_equal(decoded.masks[start : start + area], second.mask.ravel())
+    assert decoded.stocked.tolist() == [1, 2, 3]
+    assert decoded.height.tolist() == [bank.load(position).mask.shape[0] for position in (0, 1, 3, 2)]
 
 
 def test_standalone_instance_stands_alone(bank: Bank) -> None:
@@ -161,7 +229,11 @@ def test_damage_is_found_and_named(bank: Bank) -> None:
 def test_other_files_are_no_banks(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["index"] = [1, 2]
-    with pytest.raises(UserError, match="no bank of schema 2"):
+    with pytest.raises(UserError, match="no bank of schema 3"):
+        Bank(tmp_path / "x.h5")
+    with h5py.File(tmp_path / "x.h5", "a") as file:
+        file.attrs["eir_bank_schema"] = 2
+    with pytest.raises(UserError, match=r"schema 3 \(found 2\); build it again with eir build-memory --again"):
         Bank(tmp_path / "x.h5")
     with pytest.raises(UserError, match="missing"):
         Bank(tmp_path / "y.h5")

@@ -50,6 +50,7 @@ def scene(seed: int, n: int = 3, hard: bool = False) -> Scene:
         width=torch.from_numpy(sizes[:, 1]),
         first=stock.cumsum(0) - stock,
         stock=stock,
+        stocked=torch.tensor(sorted(set(channels))),
     )
     draws = replay.draw(generator, n, PASTES, 0.5, None if hard else (1.0, 1.0))
     images = torch.from_numpy(generator.uniform(0, 255, (n, 3, CROP, CROP))).float()
@@ -130,6 +131,47 @@ def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool) -> 
         valid = soft.valid[n].numpy()
         np.testing.assert_array_equal(valid, s.labels[n].numpy() != IGNORE)
         np.testing.assert_allclose(ours[:, valid], dense[:, valid], atol=1e-5)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, fillers=st.sampled_from(["best-slot", "none"]))
+def test_fetched_instances_give_the_same_bits(seed: int, fillers: Fillers) -> None:
+    s = scene(seed)
+    potential = replay.potential_classes(s.labels, replay.pseudo_labels(s.labels, s.teacher_logits, 0.7), OLD, PASTES)
+    pastes = replay.place(potential, replay.select_slots(s.labels, SIDE, PASTES), s.instances, s.draws, fillers, 3)
+    instances, moved = replay.fetch(s.instances, pastes)
+    assert len(instances.height) == pastes.active.numel()
+    assert len(instances.pixels) == sum(
+        len(s.masks[i].ravel()) if on else 1
+        for i, on in zip(pastes.instance.flatten().tolist(), pastes.active.flatten().tolist(), strict=True)
+    )
+    images, soft = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
+    same_images, same_soft = replay.fuse(s.images, s.labels, instances, moved, s.draws, SIDE)
+    assert torch.equal(images, same_images)
+    assert all(torch.equal(a, b) for a, b in zip(soft, same_soft, strict=True))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("far", [False, True])
+def test_a_bank_on_the_gpu_makes_nobody_wait(far: bool) -> None:
+    s, gpu = scene(0), torch.device("cuda")
+    potential = torch.tensor([[4, 1, 0]] * 3)
+    slots = replay.select_slots(s.labels, SIDE, PASTES)
+    pastes = replay.place(potential, slots, s.instances, s.draws, "best-slot", 3)
+    expected, _ = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
+    instances = Instances(*(tensor.to(gpu) for tensor in s.instances))
+    if far:
+        instances = instances._replace(pixels=s.instances.pixels, masks=s.instances.masks)
+    images, labels, potential, slots = (tensor.to(gpu) for tensor in (s.images, s.labels, potential, slots))
+    torch.cuda.set_sync_debug_mode("default" if far else "error")
+    try:
+        draws = s.draws.to(gpu)
+        pastes = replay.place(potential, slots, instances, draws, "best-slot", 3)
+        mixed, _ = replay.fuse(images, labels, instances, pastes, draws, SIDE)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(mixed.cpu(), expected)
 
 
 def one_hot(label: np.ndarray) -> np.ndarray:

@@ -1,18 +1,25 @@
 """The bank of exemplars, cut-out instances or whole images: one immutable HDF5 file per step.
 
-Layout (schema 2): `index`, a table with a row per exemplar (`INDEX`); `source`, its image's id; `pixels` and
-`annotations`, byte arrays into which the index points. Pixels are a JPEG or PNG. An instance's are blank outside its mask,
-and its annotation is the mask packed to bits; a whole image's annotation is a PNG of its label's class ids. A checksum per
-exemplar covers both. The attributes say what the bank holds (`kind`), and which rule and budget made it.
+Layout (schema 3): `content`, a byte array of the exemplars end to end, grouped by class: pixels, annotation, image's id in
+UTF-8; `index`, a table with a row per exemplar (`INDEX`) that points into it; `classes`, a row per class (`CLASSES`) that
+points into the index. Pixels are a JPEG or PNG. An instance's are blank outside its mask, and its annotation is the mask
+packed to bits; a whole image's annotation is a PNG of its label's class ids. A checksum per exemplar covers its content
+and what its row says of it. The attributes say what the bank holds (`kind`), and which rule and budget made it.
+
+Opening reads the attributes and `classes`; an exemplar, such as a random one of a class, is one row and one slice. So both
+cost the same for any number of exemplars.
 """
 
 from __future__ import annotations
 
 import io
+import shutil
+import tempfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import IO, Any, Literal, NamedTuple
 
 import h5py
 import numpy as np
@@ -23,7 +30,7 @@ from eircli.errors import UserError
 from eircli.rundir import atomic_write
 from eircli.types import Box, Exemplar, Instance, StoredImage, UInt8Array
 
-SCHEMA = 2
+SCHEMA = 3
 
 INDEX = np.dtype(
     [
@@ -32,13 +39,18 @@ INDEX = np.dtype(
         ("box", "u4", 4),
         ("source_size", "u4", 2),
         ("area", "u4"),
-        ("offset", "u8"),
-        ("length", "u4"),
-        ("annotation_offset", "u8"),
+        ("pixels_length", "u4"),
         ("annotation_length", "u4"),
+        ("source_length", "u2"),
+        ("offset", "u8"),
         ("checksum", "u4"),
     ]
 )
+
+CLASSES = np.dtype([("class_id", "u1"), ("first", "u8"), ("count", "u8")])
+
+LAYOUT_ROOM = 1 << 16
+"""Bytes that must be free on the disk before HDF5 lays out a bank; it needs fewer."""
 
 Kind = Literal["instances", "images"]
 Encoding = Literal["jpeg", "png"]
@@ -57,17 +69,22 @@ class Record(NamedTuple):
     annotation: bytes
 
     @property
-    def size(self) -> int:
-        """The bytes that it costs a bank: pixels, annotation, name, and row of the index."""
-        return len(self.pixels) + len(self.annotation) + len(self.source.encode()) + INDEX.itemsize
+    def content(self) -> bytes:
+        """What the bank stores beside the row of its index."""
+        return self.pixels + self.annotation + self.source.encode()
 
     @property
-    def checksum(self) -> int:
-        return zlib.crc32(self.annotation, zlib.crc32(self.pixels))
+    def size(self) -> int:
+        """The bytes that it costs a bank: content and row of the index."""
+        return len(self.content) + INDEX.itemsize
 
 
 class Bank:
     """A bank opened for reading. The file is opened on first use, again in every process that unpickles the bank.
+
+    Attributes:
+        classes: class id → the positions of its exemplars.
+        facts: the file's attributes.
 
     Raises:
         UserError: the file is missing, damaged, or of another schema.
@@ -75,30 +92,51 @@ class Bank:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: h5py.File | None = None
-        self.index: NDArray[np.void] = self._read()["index"][:]
-        self.facts: dict[str, Any] = dict(self._read().attrs)
+        self._parts: dict[str, h5py.Dataset] = {}
+        rows = self._slice("classes", slice(None))
+        try:
+            self.facts: dict[str, Any] = dict(self._part("classes").file.attrs)
+        except OSError as error:
+            raise _damaged(path, error) from None
+        self.classes = {class_id: range(first, first + count) for class_id, first, count in rows.tolist()}
+        ends = np.cumsum(rows["count"])
+        if rows["count"].sum() != len(self._part("index")) or (rows["first"] != ends - rows["count"]).any():
+            raise _damaged(path, "the classes do not cover the index")
 
     def __len__(self) -> int:
-        return len(self.index)
+        return sum(len(positions) for positions in self.classes.values())
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_file": None}
+        return {name: value for name, value in self.__dict__.items() if name != "index"} | {"_parts": {}}
+
+    @cached_property
+    def index(self) -> NDArray[np.void]:
+        """The whole table, `INDEX` [exemplars]."""
+        index: NDArray[np.void] = self._slice("index", slice(None))
+        return index
+
+    @property
+    def size(self) -> int:
+        """The bytes that all exemplars cost (`Record.size`)."""
+        return int(self._part("content").size) + len(self) * INDEX.itemsize
 
     def record(self, position: int) -> Record:
         """One exemplar as it is stored; its checksum is verified."""
-        row, file = self.index[position], self._read()
-        try:
-            parts = [_slice(file, "pixels", row["offset"], row["length"])]
-            parts.append(_slice(file, "annotations", row["annotation_offset"], row["annotation_length"]))
-            source = file["source"][position].decode()
-        except (OSError, KeyError) as error:
-            raise _damaged(self.path, error) from None
-        box, size = (tuple(int(side) for side in row[name]) for name in ("box", "source_size"))
-        record = Record(int(row["class_id"]), int(row["step"]), source, box, size, int(row["area"]), *parts)
-        if record.checksum != row["checksum"]:
+        row = self._slice("index", position)
+        start, *lengths = (int(row[name]) for name in ("offset", "pixels_length", "annotation_length", "source_length"))
+        content = self._slice("content", slice(start, start + sum(lengths))).tobytes()
+        if _checksum(row, content) != row["checksum"]:
             raise _damaged(self.path, f"the checksum of exemplar {position} differs")
-        return record
+        box, size = (tuple(row[name].tolist()) for name in ("box", "source_size"))
+        after_pixels, after_annotation = lengths[0], lengths[0] + lengths[1]
+        pixels, annotation = content[:after_pixels], content[after_pixels:after_annotation]
+        source = content[after_annotation:].decode()
+        return Record(int(row["class_id"]), int(row["step"]), source, box, size, int(row["area"]), pixels, annotation)
+
+    def draw(self, class_id: int, generator: np.random.Generator) -> Instance:
+        """A uniformly random instance of a class that has any."""
+        positions = self.classes[class_id]
+        return self.load(positions[generator.integers(len(positions))])
 
     def load(self, position: int) -> Instance:
         """Decode one instance."""
@@ -118,43 +156,65 @@ class Bank:
 
     def per_class(self) -> dict[int, int]:
         """Exemplars of each class id that has any."""
-        ids, counts = np.unique(self.index["class_id"], return_counts=True)
-        return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+        return {class_id: len(positions) for class_id, positions in self.classes.items()}
 
-    def _read(self) -> h5py.File:
-        if self._file is None:
+    def _slice(self, name: str, where: int | slice) -> Any:
+        try:
+            return self._part(name)[where]
+        except OSError as error:
+            raise _damaged(self.path, error) from None
+
+    def _part(self, name: str) -> h5py.Dataset:
+        """A data set of the file; kept, for opening one takes longer than reading a row."""
+        if not self._parts:
             try:
-                self._file = h5py.File(self.path, "r")
-                schema = self._file.attrs.get("eir_bank_schema")
-                if schema != SCHEMA or self._file["index"].dtype != INDEX:
+                file = h5py.File(self.path, "r")
+                schema = file.attrs.get("eir_bank_schema")
+                if schema != SCHEMA or file["index"].dtype != INDEX:
                     raise UserError(
-                        f"{self.path}: is no bank of schema {SCHEMA} (found {schema}); build it again with eir build-memory"
+                        f"{self.path}: is no bank of schema {SCHEMA} (found {schema}); build it again with eir build-memory --again"
                     )
+                self._parts = {part: file[part] for part in ("classes", "index", "content")}
             except FileNotFoundError:
                 raise UserError(f"{self.path}: missing; build it with eir build-memory") from None
             except (OSError, KeyError) as error:
                 raise _damaged(self.path, error) from None
-        return self._file
+        return self._parts[name]
 
 
-def write_bank(path: Path, records: Sequence[Record], facts: dict[str, int | str]) -> None:
-    """Write a bank atomically; `facts` become attributes of the file."""
-    rows, pixels, annotations = [], bytearray(), bytearray()
-    for record in records:
-        where = (len(pixels), len(record.pixels), len(annotations), len(record.annotation))
-        rows.append((record.class_id, record.step, record.box, record.source_size, record.area, *where, record.checksum))
-        pixels += record.pixels
-        annotations += record.annotation
-    image = io.BytesIO()
-    with h5py.File(image, "w", libver="latest") as file:
-        file.attrs["eir_bank_schema"] = SCHEMA
-        file.attrs.update(facts)
-        file["index"] = np.array(rows, INDEX)
-        file["source"] = np.array([record.source.encode() for record in records], "S")
-        file["pixels"] = np.frombuffer(bytes(pixels), np.uint8)
-        file["annotations"] = np.frombuffer(bytes(annotations), np.uint8)
-    with atomic_write(path) as target:
-        target.write(image.getbuffer())
+def write_bank(path: Path, records: Iterable[Record], facts: dict[str, int | str]) -> None:
+    """Write a bank atomically, holding one record at a time; `facts` become attributes of the file.
+
+    Args:
+        records: at least one, grouped by class.
+    """
+    # HDF5 must be told sizes that are known at the end, and breaks on a full disk: it only lays out the file, into which the
+    # parts are copied.
+    counts: dict[int, int] = {}
+    with atomic_write(path) as target, _spool(path) as index, _spool(path) as content:
+        for record in records:
+            assert record.class_id not in counts or record.class_id == next(reversed(counts)), "records are grouped by class"
+            counts[record.class_id] = counts.get(record.class_id, 0) + 1
+            stored, name = record.content, record.source.encode()
+            where = (len(record.pixels), len(record.annotation), len(name), content.tell(), 0)
+            row = np.array((record.class_id, record.step, record.box, record.source_size, record.area, *where), INDEX)
+            row["checksum"] = _checksum(row, stored)
+            index.write(row.tobytes())
+            content.write(stored)
+        assert counts, "a bank holds something"
+        first = np.cumsum([0, *counts.values()]).tolist()
+        target.write(bytes(LAYOUT_ROOM))
+        target.flush()
+        with h5py.File(target.name, "w", libver="latest") as file:
+            file.attrs["eir_bank_schema"] = SCHEMA
+            file.attrs.update(facts)
+            file["classes"] = np.array(list(zip(counts, first, counts.values(), strict=False)), CLASSES)
+            index_at = _lay_out(file, "index", INDEX, first[-1])
+            content_at = _lay_out(file, "content", np.dtype("u1"), content.tell())
+        for part, at in ((index, index_at), (content, content_at)):
+            part.seek(0)
+            target.seek(at)
+            shutil.copyfileobj(part, target)
 
 
 def encode(exemplar: Exemplar, encoding: Encoding, jpeg_quality: int) -> Record:
@@ -177,9 +237,22 @@ def encode(exemplar: Exemplar, encoding: Encoding, jpeg_quality: int) -> Record:
     )  # fmt: skip
 
 
-def _slice(file: h5py.File, name: str, offset: np.uint64, length: np.uint32) -> bytes:
-    start = int(offset)
-    return bytes(file[name][start : start + int(length)])
+def _checksum(row: np.void | NDArray[np.void], content: bytes) -> int:
+    where = np.dtype([("offset", "u8"), ("checksum", "u4")]).itemsize  # may differ from bank to bank, and comes last
+    return zlib.crc32(content, zlib.crc32(row.tobytes()[:-where]))
+
+
+def _spool(path: Path) -> IO[bytes]:
+    """A nameless file on the same disk."""
+    return tempfile.TemporaryFile(dir=path.parent)
+
+
+def _lay_out(file: h5py.File, name: str, dtype: np.dtype[Any], count: int) -> int:
+    """Make room for a data set; returns where in the file."""
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+    properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+    return int(file.create_dataset(name, (count,), dtype, dcpl=properties).id.get_offset())
 
 
 def _decoded(pixels: bytes) -> UInt8Array:

@@ -1,9 +1,11 @@
 """Enhanced instance replay as pure tensor functions (method §5.1-5.4): what goes where, and how it is mixed in.
 
-Everything is batched and stays on one device. Randomness comes in as numbers drawn beforehand (`draw`), so that the
-same draws give the same images on any device.
+Everything is batched and stays on one device, and nothing waits for the device, unless the bank is too large for it: then
+each batch's instances are fetched. Randomness comes in as numbers drawn beforehand (`draw`), so that the same draws give the
+same images on any device.
 """
 
+import math
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +20,10 @@ Fillers = Literal["best-slot", "spread", "none"]
 
 
 class Instances(NamedTuple):
-    """A bank decoded into memory: all instances' pixels end to end, ordered by channel."""
+    """A bank decoded into memory: all instances' pixels end to end, ordered by channel.
+
+    `pixels` and `masks` may lie in the host's memory; the tables are always on the device.
+    """
 
     pixels: UInt8[Tensor, "total 3"]
     masks: Bool[Tensor, " total"]
@@ -30,6 +35,8 @@ class Instances(NamedTuple):
     """The first instance of each channel, background included."""
     stock: Int[Tensor, " channels"]
     """How many instances each channel has."""
+    stocked: Int[Tensor, " stocked"]
+    """The channels that have any."""
 
 
 class Draws(NamedTuple):
@@ -43,6 +50,10 @@ class Draws(NamedTuple):
     lam: Float[Tensor, "n pastes"]
     """Weight λ of the instance."""
 
+    def to(self, device: torch.device) -> "Draws":
+        """The same on a device."""
+        return Draws(*(_send(draw, device) for draw in self))
+
 
 class Pastes(NamedTuple):
     """What is pasted, in order; pastes that are not `active` do nothing."""
@@ -54,23 +65,58 @@ class Pastes(NamedTuple):
     """Top and left of the slot."""
 
 
-def decode(bank: Bank, table: UInt8Array, old: int, device: torch.device) -> Instances:
-    """Decode a whole bank for the channels 0..`old` onto a device; `table`, uint8 [256], maps class ids to channels."""
+def decode(bank: Bank, table: UInt8Array, old: int, device: torch.device, device_bytes: float = math.inf) -> Instances:
+    """Decode a whole bank for the channels 0..`old`, one instance at a time.
+
+    Args:
+        table: uint8 [256], maps class ids to channels.
+        device_bytes: what pixels and masks may take of the device's memory; if they need more, they stay in the host's.
+    """
     channels = table[bank.index["class_id"]]
-    loaded = [bank.load(int(position)) for position in np.argsort(channels, kind="stable")]
-    height = torch.tensor([instance.mask.shape[0] for instance in loaded])
-    width = torch.tensor([instance.mask.shape[1] for instance in loaded])
+    order = np.argsort(channels, kind="stable")
+    top, left, bottom, right = torch.from_numpy(bank.index["box"][order].astype(np.int64)).unbind(1)
+    height, width, area = bottom - top, right - left, (bottom - top) * (right - left)
+    start, total = area.cumsum(0) - area, int(area.sum())
+    home = device if 4 * total <= device_bytes else torch.device("cpu")
+    pixels = torch.empty(total, 3, dtype=torch.uint8, device=home)
+    masks = torch.empty(total, dtype=torch.bool, device=home)
+    for position, begin, count in zip(order.tolist(), start.tolist(), area.tolist(), strict=True):
+        instance = bank.load(position)
+        pixels[begin : begin + count] = torch.from_numpy(instance.image).view(-1, 3)
+        masks[begin : begin + count] = torch.from_numpy(instance.mask).view(-1)
     stock = torch.from_numpy(np.bincount(channels, minlength=old + 1))
-    decoded = Instances(
-        pixels=torch.from_numpy(np.concatenate([instance.image.reshape(-1, 3) for instance in loaded])),
-        masks=torch.from_numpy(np.concatenate([instance.mask.reshape(-1) for instance in loaded])),
-        start=(height * width).cumsum(0) - height * width,
+    tables = (start, height, width, stock.cumsum(0) - stock, stock, stock.nonzero().flatten())
+    return Instances(pixels, masks, *(table.to(device) for table in tables))
+
+
+def fetch(instances: Instances, pastes: Pastes) -> tuple[Instances, Pastes]:
+    """The pastes' own instances alone, all on the pastes' device, one per paste in order; and the pastes that mean them.
+
+    The device is asked once which they are, and gets them in one transfer.
+    """
+    device, chosen = pastes.instance.device, pastes.instance.flatten()
+    height, width = instances.height[chosen], instances.width[chosen]
+    # Of what is not pasted one pixel is enough: nobody looks at it, but it must be there.
+    area = torch.where(pastes.active.flatten(), height * width, 1)
+    spans = [slice(start, start + count) for start, count in torch.stack([instances.start[chosen], area], dim=1).tolist()]
+    total = sum(span.stop - span.start for span in spans)
+    staged = torch.empty(4 * total, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    torch.cat([instances.pixels[span] for span in spans], out=staged[: 3 * total].view(total, 3))
+    torch.cat([instances.masks[span] for span in spans], out=staged[3 * total :].view(torch.bool))
+    staged = staged.to(device, non_blocking=True)
+    fetched = instances._replace(
+        pixels=staged[: 3 * total].view(total, 3),
+        masks=staged[3 * total :].view(torch.bool),
+        start=area.cumsum(0) - area,
         height=height,
         width=width,
-        first=stock.cumsum(0) - stock,
-        stock=stock,
     )
-    return Instances(*(tensor.to(device) for tensor in decoded))
+    return fetched, pastes._replace(instance=torch.arange(len(chosen), device=device).view_as(pastes.instance))
+
+
+def _send(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host's on a device. Only from page-locked memory does a copy to a GPU not wait for the GPU."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def draw(generator: np.random.Generator, n: int, pastes: int, flip: float, beta: tuple[float, float] | None) -> Draws:
@@ -137,7 +183,7 @@ def place(
     order = torch.arange(pastes, device=potential.device).expand(n, pastes)
     known = (potential != BACKGROUND).sum(dim=1, keepdim=True)
     is_filler = (order >= known) & (known < fillers_below) & (fillers != "none")
-    stocked = torch.nonzero(instances.stock).flatten()
+    stocked = instances.stocked
     channel = torch.where(is_filler, stocked[_pick(draws.filler, len(stocked))], potential)
     slot = torch.where(is_filler & (fillers == "best-slot"), 0, order)
     stock = instances.stock[channel]
@@ -150,7 +196,7 @@ def place(
 def _pick(uniform: Tensor, count: Tensor | int) -> Tensor:
     """A position in 0..count-1 for a number in [0, 1); 0 where there is nothing to pick from."""
     picked = (uniform * count).long()
-    return torch.minimum(picked, torch.as_tensor(count, device=picked.device) - 1).clamp(min=0)
+    return torch.where(picked < count, picked, count - 1).clamp(min=0)
 
 
 def one_hot(labels: UInt8[Tensor, "n h w"]) -> SoftLabels:
@@ -173,10 +219,13 @@ def fuse(
     Each instance is scaled by the one factor that fits its box, with a margin of a pixel, into its slot (nearest
     neighbour), and laid at the slot's corner. A random scale before that would cancel in the fit, so the only
     augmentation left is the flip. x ← λ·instance + (1-λ)·x, and so for the soft labels. Ignored pixels stay ignored.
+    Instances that lie in the host's memory are fetched first.
 
     Returns:
         The mixed images and soft labels of 1 + pastes layers.
     """
+    if instances.pixels.device != images.device:
+        instances, pastes = fetch(instances, pastes)
     images = images.clone()
     first = one_hot(labels)
     layers = 1 + pastes.active.shape[1]

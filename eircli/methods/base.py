@@ -26,7 +26,7 @@ class Context:
     teacher: DeepLab | None
     """The frozen model after the step before; none in the base step."""
     instances: Instances | None = None
-    """The bank of instances, decoded on the training device; none if the method keeps none."""
+    """The bank of instances, decoded, on the training device if it is not too large; none if the method keeps none."""
     prototypes: Prototypes | None = None
     """The old classes' prototypes on the training device, ordered by channel; none if the method keeps none."""
     per_epoch: float = 1.0

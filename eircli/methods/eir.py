@@ -33,9 +33,7 @@ class Eir(DistilledReplay):
         assert instances is not None
         beta = config.mixup_beta if config.paste == "mixup" else None
         generator = np.random.default_rng(batch.seed)
-        draws = replay.Draws(
-            *(d.to(images.device) for d in replay.draw(generator, len(images), config.pastes, config.flip, beta))
-        )
+        draws = replay.draw(generator, len(images), config.pastes, config.flip, beta).to(images.device)
         potential = replay.potential_classes(batch.labels, combined, self.context.old, config.pastes)
         slots = replay.select_slots(combined, config.slot, config.pastes)
         pastes = replay.place(potential, slots, instances, draws, config.fillers, config.fillers_below)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from functools import cache
 from typing import Any, cast
 
@@ -54,19 +54,20 @@ def build_memory(bench: Workbench, step: int, say: Say, again: bool = False) -> 
 def _build_bank(bench: Workbench, step: int) -> Facts:
     memory = bench.manifest.memory
     before = Bank(bench.run.verify(step - 1, "bank")) if step > 1 else None
-    records = _choose(bench, step, before)
-    if not records:
-        raise UserError(
-            f"step {step}: nothing could be kept; try --set memory.selection=component, or a larger memory.budget ({memory.limit})"
-        )
     facts = {"kind": str(bench.manifest.keeps), "rule": memory.rule, "budget": str(memory.budget), "selection": memory.selection}
+    records = _choose(bench, step, before)
     write_bank(bench.run.bank(step), records, {"step": step, "recipe": fingerprint(bench.manifest), **facts})
-    return facts | {"exemplars": len(records), "bytes": sum(record.size for record in records)}
+    written = Bank(bench.run.bank(step))
+    return facts | {"exemplars": len(written), "bytes": written.size}
 
 
-def _choose(bench: Workbench, step: int, before: Bank | None) -> list[Record]:
-    """The exemplars under the budget: of each class learned at step - 1 the best of its candidates; of each class before
-    the best of what the bank before holds, in the order in which it holds them."""
+def _choose(bench: Workbench, step: int, before: Bank | None) -> Iterator[Record]:
+    """The exemplars under the budget, class by class: of each class learned at step - 1 the best of its candidates; of each
+    class before the best of what the bank before holds, in the order in which it holds them.
+
+    Raises:
+        UserError: there is none.
+    """
     view, schedule, memory = bench.training_view(step - 1), bench.schedule, bench.manifest.memory
     old = schedule.old(step - 1)
     channels = {schedule.seen(step - 1).index(class_id) + 1: class_id for class_id in schedule.new(step - 1)}
@@ -75,12 +76,11 @@ def _choose(bench: Workbench, step: int, before: Bank | None) -> list[Record]:
     ranked: dict[int, Sequence[int]] = {}
     for class_id in old:
         assert before is not None
-        ranked[class_id] = np.flatnonzero(before.index["class_id"] == class_id).tolist()
+        ranked[class_id] = before.classes.get(class_id, range(0))
     ranked |= {channels[channel]: order for channel, order in _ranked(bench, step - 1, view, found, channels, generator).items()}
     ids = np.arange(256, dtype=np.uint8)
     ids[list(channels)] = list(channels.values())
 
-    @cache
     def record(class_id: int, position: int) -> Record:
         if class_id in old:
             assert before is not None
@@ -90,9 +90,12 @@ def _choose(bench: Workbench, step: int, before: Bank | None) -> list[Record]:
             return encode(store_image(view, candidate, ids, class_id, name, step - 1), memory.encoding, memory.jpeg_quality)
         return encode(cut_out(view, candidate, class_id, name, step - 1), memory.encoding, memory.jpeg_quality)
 
+    # Sizes and names are kept, records are not: the bank is written one record at a time.
+    @cache
     def cost(class_id: int, position: int) -> int:
         return record(class_id, position).size if memory.limit.unit == "bytes" else 1
 
+    @cache
     def identity(class_id: int, position: int) -> Hashable:
         """Whole images are kept once, although they are ranked for each of their classes."""
         if bench.manifest.keeps == "instances":
@@ -102,7 +105,11 @@ def _choose(bench: Workbench, step: int, before: Bank | None) -> list[Record]:
     if bench.manifest.keeps == "images":  # the rarest class first: common ones share its images
         ranked = dict(sorted(ranked.items(), key=lambda pair: len(pair[1])))
     kept = share_out(ranked, memory.limit.amount, cost, identity)
-    return [record(class_id, position) for class_id, positions in kept.items() for position in positions]
+    if not any(kept.values()):
+        raise UserError(
+            f"step {step}: nothing could be kept; try --set memory.selection=component, or a larger memory.budget ({memory.limit})"
+        )
+    return (record(class_id, position) for class_id, positions in kept.items() for position in positions)
 
 
 def _ranked(

@@ -128,11 +128,12 @@ def training_set(bench: Workbench, step: int, memory: Path | None) -> TrainingSe
 
 
 def make_context(bench: Workbench, step: int, teacher: DeepLab | None, memory: Path | None, plan: Plan) -> Context:
-    """What the step's method is told; all of it on the training device."""
+    """What the step's method is told; on the training device, but for the pixels of a bank larger than `bank_memory_gb`."""
     device, old = plan.compute.device, bench.schedule.old(step)
     instances = prototypes = None
     if memory is not None and bench.manifest.keeps == "instances":
-        instances = decode(Bank(memory), bench.memory_table(step), len(old), device)
+        limit = 1e9 * bench.manifest.runtime.bank_memory_gb
+        instances = decode(Bank(memory), bench.memory_table(step), len(old), device, limit)
     if memory is not None and bench.manifest.keeps == "prototypes":
         prototypes = Prototypes(*(tensor.to(device) for tensor in read_prototypes(memory)))
     teacher = None if teacher is None else teacher.to(device)

@@ -1,0 +1,30 @@
+"""A bank of any size whose instances are random colours under random masks, to measure by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from eircli.memory.bank import Encoding, Record, encode, write_bank
+from eircli.types import CANVAS, Box, Instance
+
+
+def synthetic_bank(path: Path, count: int, classes: int = 20, side: int = 24, encoding: Encoding = "jpeg", seed: int = 0) -> None:
+    """Write a bank of `count` instances of `side` x `side` pixels, shared out among the class ids 1..`classes`.
+
+    A class's instances look alike, so that a large bank is soon written; each has a source of its own.
+    """
+    write_bank(path, _records(count, classes, side, encoding, seed), {"kind": "instances", "rule": "synthetic", "step": 1})
+
+
+def _records(count: int, classes: int, side: int, encoding: Encoding, seed: int) -> Iterator[Record]:
+    generator = np.random.default_rng(seed)
+    for class_id in range(1, classes + 1):
+        mask = generator.random((side, side)) < 0.7
+        image = np.where(mask[..., None], generator.integers(0, 256, (side, side, 3)), CANVAS).astype(np.uint8)
+        instance = Instance(image, mask, class_id, "", Box(0, 0, side, side), (2 * side, 2 * side), 0)
+        record = encode(instance, encoding, jpeg_quality=95)
+        for number in range(count * (class_id - 1) // classes, count * class_id // classes):
+            yield record._replace(source=f"synthetic-{number}")
