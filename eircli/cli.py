@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import typer
 
 from eircli import __version__
+from eircli.bench_command import bench_command
 from eircli.errors import RunFailed, UserError
 from eircli.many_runs import compare_command, run_protocol_command, sweep_command
 from eircli.options import Again, AsJson, Device, Overrides, Recipe, RunDirectory, Step, open_bench, say
@@ -124,6 +125,7 @@ app.command("run-protocol", epilog="Example: eir run-protocol configs/shapes-6-2
 app.command("compare", epilog="Example: eir compare runs/shapes-6-2-*; or: eir compare configs/shapes-6-2-*.yaml --seeds 0,1,2")(
     compare_command
 )
+app.command("bench", epilog="Example: eir bench configs/voc-15-5-eir.yaml --set dataset.root=/path/to/VOC2012")(bench_command)
 app.command("sweep", epilog="Example: eir sweep configs/shapes-6-2-eir.yaml --grid method.threshold=0.5,0.7,0.9 --seeds 0,1,2")(
     sweep_command
 )

@@ -27,12 +27,21 @@ RUNGS = [
     {"methods"},
     {"workbench"},
     {"stages", "report"},
-    {"comparison_report", "options"},
-    {"many_runs"},
+    {"benchmark", "comparison_report", "benchmark_report", "options"},
+    {"many_runs", "bench_command"},
     {"cli"},
     {"__main__"},
 ]
-TORCHLESS = RUNGS[0] | {"workbench", "report", "comparison_report", "options", "many_runs", "cli"}
+TORCHLESS = RUNGS[0] | {
+    "workbench",
+    "report",
+    "comparison_report",
+    "options",
+    "many_runs",
+    "benchmark_report",
+    "bench_command",
+    "cli",
+}
 
 
 def place(module: Path) -> str:

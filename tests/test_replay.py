@@ -137,7 +137,7 @@ def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool) -> 
 @given(seed=seeds, fillers=st.sampled_from(["best-slot", "none"]))
 def test_fetched_instances_give_the_same_bits(seed: int, fillers: Fillers) -> None:
     s = scene(seed)
-    potential = replay.potential_classes(s.labels, replay.pseudo_labels(s.labels, s.teacher_logits, 0.7), OLD, PASTES)
+    potential = replay.potential_classes(s.labels, seen(s, 0.7), OLD, PASTES)
     pastes = replay.place(potential, replay.select_slots(s.labels, SIDE, PASTES), s.instances, s.draws, fillers, 3)
     instances, moved = replay.fetch(s.instances, pastes)
     assert len(instances.height) == pastes.active.numel()

@@ -94,14 +94,14 @@ def best_channels(logits: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """The greatest logit of every pixel and the first channel that has it, of logits [N, K, h, w] at `size`.
 
     Returns:
-        float [N, H, W] and uint8 [N, H, W].
+        float [N, H, W] and uint8 [N, H, W] (int16 of more than 256 channels).
     """
     count, (height, width) = logits.shape[1], size
-    assert count <= 256
+    small = torch.uint8 if count <= 256 else torch.int16
     best = torch.empty(len(logits), height, width, device=logits.device, dtype=working(logits[:0]).dtype)
-    channel = torch.empty(best.shape, device=logits.device, dtype=torch.uint8)
+    channel = torch.empty(best.shape, device=logits.device, dtype=small)
     # The first channel that reaches the maximum is the greatest of these ranks: an index that `max` gave would cost far more.
-    rank = torch.arange(count - 1, -1, -1, device=logits.device, dtype=torch.uint8).view(1, -1, 1)
+    rank = torch.arange(count - 1, -1, -1, device=logits.device, dtype=small).view(1, -1, 1)
     with torch.autocast(logits.device.type, enabled=False):
         for image, rows, tile in tiles(logits, size):
             top = torch.amax(tile, dim=1, keepdim=True)

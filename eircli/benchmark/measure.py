@@ -1,0 +1,112 @@
+"""Measuring time and memory of a piece of work, and of its plain counterpart beside it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import NamedTuple
+
+import torch
+
+Work = Callable[[], object]
+
+LEAST, MOST = 3, 200
+"""Repeats of a measurement."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """Something that is measured."""
+
+    name: str
+    work: Work
+    plain: Work | None = None
+    """The same computed the plain way."""
+    per: int = 1
+    """How many of what the figure is about one call does, such as images."""
+    memory: bool = False
+    """Whether memory is measured too."""
+
+
+class Cost(NamedTuple):
+    """What a case costs; the plain way's figures are None where it was not measured."""
+
+    name: str
+    milliseconds: float
+    """The median over the repeats."""
+    plain_milliseconds: float | None
+    ratio: float | None
+    """Plain over fast: the median of the ratios of neighbouring repeats."""
+    mebibytes: float | None
+    """The peak over what was held before."""
+    plain_mebibytes: float | None
+
+
+def cost(case: Case, device: torch.device, seconds: float, against_plain: bool) -> Cost:
+    """Measure a case for about `seconds`, plain and fast in turns, so that what else the machine does touches both alike."""
+    plain = case.plain if against_plain else None
+    works = [case.work] if plain is None else [case.work, plain]
+    memory = [peak_memory(work, device) if case.memory else None for work in works]
+    for work in works:  # caches, compilers and allocators settle
+        work()
+    times: list[list[float]] = [[] for _ in works]
+    started = time.perf_counter()
+    while len(times[0]) < LEAST or (time.perf_counter() - started < seconds and len(times[0]) < MOST):
+        for work, taken in zip(works, times, strict=True):
+            taken.append(timed(work, device))
+    scale = 1000 / case.per
+    ratio = median(slow / fast for fast, slow in zip(*times, strict=True)) if plain else None
+    return Cost(
+        case.name,
+        median(times[0]) * scale,
+        median(times[1]) * scale if plain else None,
+        ratio,
+        memory[0],
+        memory[1] if plain else None,
+    )
+
+
+def timed(work: Work, device: torch.device) -> float:
+    """Seconds of one call, the device's work included."""
+    _wait(device)
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def peak_memory(work: Work, device: torch.device) -> float | None:
+    """The most memory that a call holds beyond what was held before, MiB; None where the system does not tell."""
+    gc.collect()
+    if device.type == "cuda":
+        work()  # libraries take their workspace once
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
+    if not sys.platform.startswith("linux"):
+        return None
+    work()
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the process still holds would hide what the call takes
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = _status("VmRSS")
+    work()
+    return (_status("VmHWM") - before) / 1024
+
+
+def _status(key: str) -> int:
+    """A figure of /proc/self/status, KiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(f"{key}:")))
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

@@ -1,0 +1,111 @@
+"""The parts of a training step and of an evaluation, each beside its plain way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from eircli.benchmark.measure import Case
+from eircli.benchmark.plain import plain_fuse, plain_losses, plain_predict
+from eircli.benchmark.scenes import LossInput, scene_instances, scene_labels
+from eircli.data.training_set import TrainingSet
+from eircli.data.transforms import TrainTransform
+from eircli.memory import replay
+from eircli.memory.bank import Bank
+from eircli.methods.tiled_losses import tiled_losses
+from eircli.model.deeplab import predict
+from eircli.protocols import parse_schedule
+from eircli.workbench import Workbench
+
+PASTES = 3
+
+
+def loss_case(n: int, channels: int, side: int, stride: int, device: torch.device) -> Case:
+    """Both losses of a batch and their gradient; per batch."""
+    given = LossInput(n, channels, side, stride, device)
+
+    def tiled() -> None:
+        bce, rskd = tiled_losses(given.student, given.targets, given.teacher, given.region)
+        torch.autograd.grad(bce + 5 * rskd, given.student)
+
+    def plain() -> None:
+        bce, rskd = plain_losses(given.student, given.targets, given.teacher, given.region)
+        torch.autograd.grad(bce + 5 * rskd, given.student)
+
+    return Case(f"losses and gradient, batch of {n}, {channels} channels", tiled, plain, memory=True)
+
+
+def prediction_case(n: int, channels: int, side: int, stride: int, device: torch.device) -> Case:
+    """From the network's logits to predictions; per image."""
+    logits, size = LossInput(n, channels, side, stride, device).student.detach(), (side, side)
+    name = f"prediction after the network, {channels} channels"
+    return Case(name, lambda: predict(logits, size=size), lambda: plain_predict(logits, size), per=n)
+
+
+def composition_case(n: int, channels: int, side: int, slot: int, device: torch.device) -> Case:
+    """Draws, potential classes, slots and three pastes; per image."""
+    old = channels - 2
+    images = torch.rand(n, 3, side, side, device=device) * 255
+    labels, combined = (scene_labels(n, side, shown, device) for shown in ([channels - 1], [channels - 1, 1, 2]))
+    instances = scene_instances(old, 4, min(150, slot), device)
+
+    def placed() -> tuple[replay.Pastes, replay.Draws]:
+        draws = replay.draw(np.random.default_rng(0), n, PASTES, 0.5, (1.0, 1.0)).to(device)
+        potential = replay.potential_classes(labels, combined, old, PASTES)
+        slots = replay.select_slots(combined, slot, PASTES)
+        return replay.place(potential, slots, instances, draws, "best-slot", PASTES), draws
+
+    def batched() -> None:
+        replay.fuse(images, combined, instances, *placed(), slot)
+
+    def plain() -> None:
+        plain_fuse(images, combined, instances, *placed(), slot, channels)
+
+    return Case(f"composition, {PASTES} instances, {channels} channels", batched, plain, per=n)
+
+
+def sample_case(bench: Workbench) -> Case:
+    """One training sample of the recipe's data: decoded, cropped, flipped, labels mapped."""
+    samples = TrainingSet([bench.training_view(0)], TrainTransform(bench.manifest.data))
+    count = min(len(samples), 8)
+
+    def load() -> None:
+        for position in range(count):
+            samples[position, position]
+
+    return Case("one training sample", load, per=count)
+
+
+def query_case(images: int = 10_582, classes: int = 20) -> Case:
+    """Which images a step trains on, once it is known which classes each holds."""
+    presence = np.random.default_rng(0).random((images, 1 + classes)) < 0.08
+    schedule = parse_schedule("15-1", classes)
+    return Case(f"which of {images:,} images a step trains on", lambda: schedule.select(presence, 2, "train"))
+
+
+def reading_case(bench: Workbench) -> Case:
+    """Reading the classes of an image's label file; per image."""
+    split, count = bench.dataset.train, min(len(bench.dataset.train), 8)
+
+    def read() -> None:
+        for position in range(count):
+            split.present(position)
+
+    return Case("reading an image's classes, once ever", read, per=count)
+
+
+def bank_cases(path: Path, count: int) -> list[Case]:
+    """Opening a bank, and drawing a random instance of one of its classes from the file."""
+    bank, generator = Bank(path), np.random.default_rng(0)
+    classes = list(bank.classes)
+
+    def draws() -> None:
+        for _ in range(20):
+            bank.draw(classes[int(generator.integers(len(classes)))], generator)
+
+    return [
+        Case(f"opening a bank of {count:,}", lambda: len(Bank(path)), memory=True),
+        Case(f"a random instance out of {count:,}", draws, per=20),
+    ]

@@ -1,0 +1,133 @@
+"""A whole training step, and what its time goes into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from eircli.benchmark.measure import Case
+from eircli.benchmark.plain import plain_losses
+from eircli.benchmark.scenes import scene_batch, scene_instances
+from eircli.engine.device import Compute
+from eircli.engine.optim import build_optimizer
+from eircli.manifest import Manifest
+from eircli.method_settings import Eir as EirSettings
+from eircli.method_settings import Finetune as FinetuneSettings
+from eircli.methods.base import Context, Method
+from eircli.methods.eir import Eir
+from eircli.methods.finetune import Finetune
+from eircli.model.deeplab import DeepLab
+from eircli.stages.train import economise
+from eircli.types import Batch
+
+
+class PlainEir(Eir):
+    """EIR with losses of logits upsampled whole."""
+
+    def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
+        assert batch.targets is not None
+        assert batch.teacher_logits is not None
+        assert batch.region is not None
+        bce, rskd = plain_losses(model(batch.images), batch.targets, batch.teacher_logits, batch.region)
+        return {"bce": bce, "rskd": self.distill.weight * rskd}
+
+
+@dataclass(frozen=True)
+class Rig:
+    """A student, its method and a batch of noise, as in a step that learns `new` classes after `old`."""
+
+    model: DeepLab
+    teacher: DeepLab
+    method: Method
+    batch: Batch
+    compute: Compute
+    optimizer: torch.optim.SGD
+
+    def step(self) -> None:
+        """One iteration of training."""
+        self.optimizer.zero_grad(set_to_none=True)
+        with self.compute.autocast():
+            with torch.no_grad():
+                prepared = self.method.prepare(self.batch)
+            losses = self.method.losses(self.model, prepared)
+        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
+    def forward(self, network: DeepLab) -> Tensor:
+        with self.compute.autocast():
+            return network(self.batch.images.float())  # type: ignore[no-any-return]
+
+
+def rig(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, kind: str) -> Rig:
+    """A step of the recipe's network with `classes` (old, new) on `n` images.
+
+    Args:
+        kind: "eir"; "plain", EIR without its fast paths; or "finetune".
+    """
+    torch.manual_seed(0)
+    old, new = classes
+    before = DeepLab(manifest.model, [old])
+    teacher = before.frozen_copy()
+    before.add_classes(new)
+    model = before
+    if kind != "plain":
+        economise(model, teacher, manifest.runtime, compute)
+    model, teacher = model.to(compute.device), teacher.to(compute.device)
+    side = manifest.data.crop_size
+    model.train_mode(frozen_batchnorm=True, dropout=False)
+    settings = manifest.method if isinstance(manifest.method, EirSettings) else EirSettings(name="eir", slot=side // 2)
+    context = Context(old, new, teacher, scene_instances(old, 2, min(150, settings.slot), compute.device))
+    method: Method
+    if kind == "finetune":
+        method = Finetune(FinetuneSettings(name="finetune"), context)
+    else:
+        method = (PlainEir if kind == "plain" else Eir)(settings, context)
+    batch = scene_batch(n, side, [old + 1], compute.device)
+    optimizer = build_optimizer(*model.parameter_groups(), manifest.train)
+    return Rig(model, teacher, method, batch, compute, optimizer)
+
+
+def step_cases(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, against_plain: bool) -> list[Case]:
+    """The whole step, a fine-tuning step, and the passes through the network; per batch."""
+    name = str(compute.dtype).removeprefix("torch.")
+    eir = rig(manifest, classes, n, compute, "eir")
+    plain = rig(manifest, classes, n, compute, "plain") if against_plain else None
+    finetune = rig(manifest, classes, n, compute, "finetune")
+
+    @torch.no_grad()
+    def teach() -> None:
+        eir.forward(eir.teacher)
+
+    def there_and_back() -> None:
+        eir.forward(eir.model).float().sum().backward()  # type: ignore[no-untyped-call]
+        eir.optimizer.zero_grad(set_to_none=True)
+
+    @torch.no_grad()
+    def teach_plainly() -> None:
+        assert plain is not None
+        plain.forward(plain.teacher)
+
+    return [
+        Case(f"incremental step, {name}", eir.step, plain.step if plain else None, memory=True),
+        Case(f"fine-tuning step, {name}", finetune.step, memory=True),
+        Case(f"teacher's pass, {name} (two a step)", teach, teach_plainly if plain else None),
+        Case(f"student forward and backward, {name}", there_and_back),
+    ]
+
+
+def forward_flops(manifest: Manifest, classes: tuple[int, int]) -> int:
+    """Floating-point operations of one image's pass through the network, a multiplication and an addition being two."""
+    model, side = DeepLab(manifest.model, classes).eval(), manifest.data.crop_size
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        model(torch.zeros(1, 3, side, side))
+    return int(counter.get_total_flops())
+
+
+def matmul_case(compute: Compute) -> tuple[Case, int]:
+    """Multiplying two square matrices, and its floating-point operations: what the device can do at best."""
+    size = 8192 if compute.device.type == "cuda" else 2048
+    matrix = torch.randn(size, size, device=compute.device, dtype=compute.dtype)
+    return Case(f"matrix multiplication, {str(compute.dtype).removeprefix('torch.')}", lambda: matrix @ matrix), 2 * size**3
