@@ -39,18 +39,14 @@ def bench_command(
     """Measure what training and evaluation cost on this machine, and how many hours a recipe takes by that."""
     if plot is not None and not growth:
         raise UserError("--plot: draws growth; give --growth as well")
-    import torch
-
     from eircli import benchmark_report, report
     from eircli.benchmark.bench import bench_all, made_up_bench, settings_for
     from eircli.benchmark.growth import draw_growth, growth_tables
 
-    if threads is not None:
-        torch.set_num_threads(threads)
     changes = [*(overrides or []), *on_device(device)]
     opened = made_up_bench(changes) if recipe is None else nullcontext(open_bench(recipe, changes, None, look_only=True))
     with opened as bench:
-        settings = settings_for(bench, batch, seconds, against_plain, say)
+        settings = settings_for(bench, batch, threads, seconds, against_plain, say)
         facts = growth_tables(settings) if growth else bench_all(bench, settings)
     if plot is not None:
         draw_growth(facts, plot)

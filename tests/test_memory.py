@@ -196,8 +196,8 @@ def test_decoded_bank_is_ordered_by_channel(bank: Bank) -> None:
     assert decoded.first.tolist() == [0, 0, 2, 3, 4]
     second = bank.load(1)
     start, area = int(decoded.start[1]), second.mask.size
-    np.testing.assert_array_equal(decoded.pixels[start : start + area], second.image.reshape(-1, 3))
-    np.testing.assert_array_equal(decoded.masks[start : start + area], second.mask.ravel())
+    np.testing.assert_array_equal(decoded.pixels[start : start + area, :3], second.image.reshape(-1, 3))
+    np.testing.assert_array_equal(decoded.pixels[start : start + area, 3], second.mask.ravel())
     assert decoded.stocked.tolist() == [1, 2, 3]
     assert decoded.height.tolist() == [bank.load(position).mask.shape[0] for position in (0, 1, 3, 2)]
 

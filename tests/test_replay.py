@@ -43,8 +43,7 @@ def scene(seed: int, n: int = 3, hard: bool = False) -> Scene:
     stock = torch.tensor([channels.count(c) for c in range(1 + OLD)])
     area = torch.from_numpy(sizes.prod(axis=1))
     instances = Instances(
-        pixels=torch.from_numpy(np.concatenate([r.reshape(-1, 3) for r in rgb])),
-        masks=torch.from_numpy(np.concatenate([m.ravel() for m in masks])),
+        pixels=torch.from_numpy(np.concatenate([np.dstack([r, m]).reshape(-1, 4) for r, m in zip(rgb, masks, strict=True)])),
         start=area.cumsum(0) - area,
         height=torch.from_numpy(sizes[:, 0]),
         width=torch.from_numpy(sizes[:, 1]),
@@ -162,7 +161,7 @@ def test_a_bank_on_the_gpu_makes_nobody_wait(far: bool) -> None:
     expected, _ = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
     instances = Instances(*(tensor.to(gpu) for tensor in s.instances))
     if far:
-        instances = instances._replace(pixels=s.instances.pixels, masks=s.instances.masks)
+        instances = instances._replace(pixels=s.instances.pixels)
     images, labels, potential, slots = (tensor.to(gpu) for tensor in (s.images, s.labels, potential, slots))
     torch.cuda.set_sync_debug_mode("default" if far else "error")
     try:

@@ -63,8 +63,12 @@ class Settings:
         return found
 
 
-def settings_for(bench: Workbench, batch: int | None, seconds: float, against_plain: bool, say: Say) -> Settings:
-    """By default a step is the recipe's batch on a GPU and two images on the CPU."""
+def settings_for(
+    bench: Workbench, batch: int | None, threads: int | None, seconds: float, against_plain: bool, say: Say
+) -> Settings:
+    """By default a step is the recipe's batch on a GPU and two images on the CPU, with as many threads as torch takes."""
+    if threads is not None:
+        torch.set_num_threads(threads)
     compute = choose_compute(bench.manifest.runtime)
     default = bench.manifest.train.batch_size if compute.device.type == "cuda" else 2
     return Settings(compute, batch or default, seconds, against_plain, say)

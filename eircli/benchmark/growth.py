@@ -16,7 +16,7 @@ CHANNELS = (2, 21, 151, 1000)
 CROPS = (256, 512, 1024)
 BANKS = (100, 1_000, 10_000, 100_000, 1_000_000)
 BATCHES = (1, 2, 4, 8, 16, 32)
-CROP, STRIDE, LABELS = 512, 16, 254
+CROP, SLOT, STRIDE, LABELS = 512, 250, 16, 254
 """The crop and the stride at which other things grow; labels are bytes, so no composition has more channels."""
 
 
@@ -40,7 +40,7 @@ def growth_tables(settings: Settings) -> dict[str, Any]:
                 "losses and gradient, per batch of 2": lambda k: loss_case(2, k, CROP, STRIDE, device),
                 "prediction, per image": lambda k: prediction_case(2, k, CROP, STRIDE, device),
                 f"composition, per image (labels are bytes: at most {LABELS})": lambda k: composition_case(
-                    2, min(max(k, 3), LABELS), CROP, 250, device
+                    2, min(max(k, 3), LABELS), CROP, SLOT, device
                 ),
             },
         ),
@@ -56,7 +56,7 @@ def growth_tables(settings: Settings) -> dict[str, Any]:
             BATCHES,
             {
                 "losses and gradient, per batch": lambda n: loss_case(n, 21, CROP, STRIDE, device),
-                "composition, per image": lambda n: composition_case(n, 21, CROP, 250, device),
+                "composition, per image": lambda n: composition_case(n, 21, CROP, SLOT, device),
             },
         ),
         "bank, instances": _banks(settings),

@@ -50,8 +50,8 @@ def plain_fuse(
 def _fitted(instances: Instances, which: int, flipped: bool, side: int) -> tuple[Tensor, Tensor]:
     """An instance's mask, float [h, w], and pixels, float [3, h, w], scaled to fit a slot with a margin of a pixel."""
     height, width, start = (int(column[which]) for column in (instances.height, instances.width, instances.start))
-    mask = instances.masks[start : start + height * width].view(height, width).float()
-    pixels = instances.pixels[start : start + height * width].view(height, width, 3).permute(2, 0, 1).float()
+    cut = instances.pixels[start : start + height * width].view(height, width, 4).permute(2, 0, 1).float()
+    pixels, mask = cut[:3], cut[3]
     factor = min(side / (height + 2), side / (width + 2))
     tall, wide = (max(1, int(size * factor + 0.5)) for size in (height, width))
     rows = ((2 * torch.arange(tall) + 1) * height) // (2 * tall)

@@ -38,10 +38,11 @@ def scene_instances(old: int, per_class: int, side: int, device: torch.device) -
     count, area = old * per_class, side * side
     generator = torch.Generator().manual_seed(0)
     size = torch.full((count,), side)
+    pixels = torch.randint(0, 256, (count * area, 3), generator=generator, dtype=torch.uint8)
+    mask = (torch.rand(count * area, 1, generator=generator) < 0.7).to(torch.uint8)
     stock = torch.tensor([0, *[per_class] * old])
     instances = Instances(
-        pixels=torch.randint(0, 256, (count * area, 3), generator=generator, dtype=torch.uint8),
-        masks=torch.rand(count * area, generator=generator) < 0.7,
+        pixels=torch.cat([pixels, mask], dim=1),
         start=torch.arange(count) * area,
         height=size,
         width=size,

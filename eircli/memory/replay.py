@@ -20,13 +20,10 @@ Fillers = Literal["best-slot", "spread", "none"]
 
 
 class Instances(NamedTuple):
-    """A bank decoded into memory: all instances' pixels end to end, ordered by channel.
+    """A bank decoded into memory: all instances' pixels end to end, ordered by channel."""
 
-    `pixels` and `masks` may lie in the host's memory; the tables are always on the device.
-    """
-
-    pixels: UInt8[Tensor, "total 3"]
-    masks: Bool[Tensor, " total"]
+    pixels: UInt8[Tensor, "total 4"]
+    """Red, green, blue, and 1 inside the mask; may lie in the host's memory, while the tables are always on the device."""
     start: Int[Tensor, " count"]
     """Where an instance's pixels begin; they follow row by row."""
     height: Int[Tensor, " count"]
@@ -70,7 +67,7 @@ def decode(bank: Bank, table: UInt8Array, old: int, device: torch.device, device
 
     Args:
         table: uint8 [256], maps class ids to channels.
-        device_bytes: what pixels and masks may take of the device's memory; if they need more, they stay in the host's.
+        device_bytes: what the pixels may take of the device's memory; if they need more, they stay in the host's.
     """
     channels = table[bank.index["class_id"]]
     order = np.argsort(channels, kind="stable")
@@ -78,15 +75,13 @@ def decode(bank: Bank, table: UInt8Array, old: int, device: torch.device, device
     height, width, area = bottom - top, right - left, (bottom - top) * (right - left)
     start, total = area.cumsum(0) - area, int(area.sum())
     home = device if 4 * total <= device_bytes else torch.device("cpu")
-    pixels = torch.empty(total, 3, dtype=torch.uint8, device=home)
-    masks = torch.empty(total, dtype=torch.bool, device=home)
+    pixels = torch.empty(total, 4, dtype=torch.uint8, device=home)
     for position, begin, count in zip(order.tolist(), start.tolist(), area.tolist(), strict=True):
         instance = bank.load(position)
-        pixels[begin : begin + count] = torch.from_numpy(instance.image).view(-1, 3)
-        masks[begin : begin + count] = torch.from_numpy(instance.mask).view(-1)
+        pixels[begin : begin + count] = torch.from_numpy(np.dstack([instance.image, instance.mask])).view(-1, 4)
     stock = torch.from_numpy(np.bincount(channels, minlength=old + 1))
     tables = (start, height, width, stock.cumsum(0) - stock, stock, stock.nonzero().flatten())
-    return Instances(pixels, masks, *(table.to(device) for table in tables))
+    return Instances(pixels, *(table.to(device) for table in tables))
 
 
 def fetch(instances: Instances, pastes: Pastes) -> tuple[Instances, Pastes]:
@@ -95,21 +90,15 @@ def fetch(instances: Instances, pastes: Pastes) -> tuple[Instances, Pastes]:
     The device is asked once which they are, and gets them in one transfer.
     """
     device, chosen = pastes.instance.device, pastes.instance.flatten()
-    height, width = instances.height[chosen], instances.width[chosen]
     # Of what is not pasted one pixel is enough: nobody looks at it, but it must be there.
-    area = torch.where(pastes.active.flatten(), height * width, 1)
+    height, width = (torch.where(pastes.active.flatten(), size[chosen], 1) for size in (instances.height, instances.width))
+    area = height * width
     spans = [slice(start, start + count) for start, count in torch.stack([instances.start[chosen], area], dim=1).tolist()]
     total = sum(span.stop - span.start for span in spans)
-    staged = torch.empty(4 * total, dtype=torch.uint8, pin_memory=device.type == "cuda")
-    torch.cat([instances.pixels[span] for span in spans], out=staged[: 3 * total].view(total, 3))
-    torch.cat([instances.masks[span] for span in spans], out=staged[3 * total :].view(torch.bool))
-    staged = staged.to(device, non_blocking=True)
+    staged = torch.empty(total, 4, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    torch.cat([instances.pixels[span] for span in spans], out=staged)
     fetched = instances._replace(
-        pixels=staged[: 3 * total].view(total, 3),
-        masks=staged[3 * total :].view(torch.bool),
-        start=area.cumsum(0) - area,
-        height=height,
-        width=width,
+        pixels=staged.to(device, non_blocking=True), start=area.cumsum(0) - area, height=height, width=width
     )
     return fetched, pastes._replace(instance=torch.arange(len(chosen), device=device).view_as(pastes.instance))
 
@@ -143,17 +132,14 @@ def potential_classes(
 ) -> Int[Tensor, "n limit"]:
     """Each image's pseudo-labelled channels that are not among its labels, largest area first, then 0s (§5.2)."""
     pseudo = (labels == BACKGROUND) & (combined != BACKGROUND)
-    area = _count(combined, pseudo)[:, : old + 1]
-    area[_count(labels, labels != IGNORE)[:, : old + 1] > 0] = 0
+    # One count of both kinds of pixels: a channel's pseudo-labelled ones are counted 256 places on.
+    counts = torch.zeros(len(labels), 2 * 256, dtype=torch.int32, device=labels.device)
+    place = torch.add(combined.long(), pseudo, alpha=256).flatten(1)
+    counts.scatter_add_(1, place, counts.new_ones(()).expand_as(place))
+    area = torch.where(counts[:, : old + 1] > 0, 0, counts[:, 256 : 257 + old])
     ordered, channels = area.sort(dim=1, descending=True, stable=True)
     channels = torch.where(ordered > 0, channels, BACKGROUND)[:, :limit]
     return torch.nn.functional.pad(channels, (0, limit - channels.shape[1]))
-
-
-def _count(channels: Tensor, where: Tensor) -> Tensor:
-    """int64 [N, 256]: pixels of each channel in each image, where `where` holds."""
-    zeros = torch.zeros(len(channels), IGNORE + 1, dtype=torch.int64, device=channels.device)
-    return zeros.scatter_add_(1, channels.flatten(1).long(), where.flatten(1).long())
 
 
 def select_slots(combined: UInt8[Tensor, "n h w"], side: int, limit: int) -> Int[Tensor, "n slots 2"]:
@@ -226,39 +212,44 @@ def fuse(
     """
     if instances.pixels.device != images.device:
         instances, pastes = fetch(instances, pastes)
-    images = images.clone()
-    first = one_hot(labels)
-    layers = 1 + pastes.active.shape[1]
-    channels = first.channels.repeat(1, layers, 1, 1)
+    valid = labels != IGNORE
+    known = torch.where(valid, labels, BACKGROUND).unsqueeze(1)
+    height, width = labels.shape[1:]
+    channels = torch.cat([known, pastes.channel.to(torch.uint8)[:, :, None, None].expand(-1, -1, height, width)], dim=1)
     weights = torch.zeros(channels.shape, device=images.device, dtype=draws.lam.dtype)
     weights[:, 0] = 1
-    here = torch.arange(side, device=images.device)
-    batch = torch.arange(len(images), device=images.device).view(-1, 1, 1)
-    for p in range(layers - 1):
-        rows, columns, mask, pixels = _scaled(instances, pastes, draws, p, here)
-        lam = draws.lam[:, p].view(-1, 1, 1)
-        rate = torch.where(mask, lam, 0)
-        window = images[batch, :, rows, columns]
-        images[batch, :, rows, columns] = window + rate.unsqueeze(3) * (pixels - window)
-        weights[batch, : p + 1, rows, columns] *= (1 - rate).unsqueeze(3)
-        weights[batch, p + 1, rows, columns] = rate
-        channels[batch, p + 1, rows, columns] = pastes.channel[:, p].view(-1, 1, 1).to(torch.uint8)
-    return images, SoftLabels(channels, weights, first.valid)
+    images = images.clone(memory_format=torch.contiguous_format)
+    planes, shares = images.flatten(2), weights.flatten(2)
+    for p in range(pastes.active.shape[1]):
+        place, pixels = _scaled(instances, pastes, draws, p, side, width)
+        rate = pixels[:, 3:] * draws.lam[:, p].view(-1, 1, 1)
+        window = place.unsqueeze(1).expand(-1, pixels.shape[1] - 1, -1)
+        there = planes.gather(2, window)
+        planes.scatter_(2, window, there + rate * (pixels[:, :3] - there))
+        window = place.unsqueeze(1).expand(-1, p + 1, -1)
+        before = shares[:, : p + 1]
+        before.scatter_(2, window, before.gather(2, window) * (1 - rate))
+        shares[:, p + 1 : p + 2].scatter_(2, window[:, :1], rate)
+    return images, SoftLabels(channels, weights, valid)
 
 
-def _scaled(instances: Instances, pastes: Pastes, draws: Draws, p: int, here: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Paste p of every image, scaled into its slot: image rows and columns, mask, pixels, each [N, side, side, …]."""
-    side = len(here)
-    chosen = pastes.instance[:, p]
-    height, width = (size[chosen].view(-1, 1) for size in (instances.height, instances.width))
+def _scaled(
+    instances: Instances, pastes: Pastes, draws: Draws, p: int, side: int, image_width: int
+) -> tuple[Int[Tensor, "n slot"], Float[Tensor, "n 4 slot"]]:
+    """Paste p of every image, scaled into its slot: the places of the slot's pixels in the image, row by row, and what is
+    laid there: red, green, blue, and 1 inside its mask."""
+    chosen, here = pastes.instance[:, p], torch.arange(side, device=pastes.instance.device)
+    height, width = (measure[chosen].view(-1, 1) for measure in (instances.height, instances.width))
     factor = torch.minimum(side / (height + 2).double(), side / (width + 2).double())
-    new_height, new_width = ((size * factor + 0.5).long().clamp(min=1) for size in (height, width))
-    row = ((2 * here + 1) * height) // (2 * new_height)
-    column = ((2 * here + 1) * width) // (2 * new_width)
+    new_height, new_width = ((measure * factor + 0.5).long().clamp(min=1) for measure in (height, width))
+    row = (((2 * here + 1) * height) // (2 * new_height)).minimum(height - 1)
+    column = (((2 * here + 1) * width) // (2 * new_width)).minimum(width - 1)
     column = torch.where(draws.flip[:, p].view(-1, 1), width - 1 - column, column)
     inside = (here < new_height).unsqueeze(2) & (here < new_width).unsqueeze(1) & pastes.active[:, p].view(-1, 1, 1)
-    at = instances.start[chosen].view(-1, 1, 1) + row.unsqueeze(2) * width.unsqueeze(2) + column.unsqueeze(1)
-    at = torch.where(inside, at, 0)
-    corner = pastes.corner[:, p]
-    rows, columns = corner[:, 0].view(-1, 1, 1) + here.view(-1, 1), corner[:, 1].view(-1, 1, 1) + here
-    return rows, columns, instances.masks[at] & inside, instances.pixels[at].float()
+    at = (instances.start[chosen].view(-1, 1) + row * width).unsqueeze(2) + column.unsqueeze(1)
+    # A pixel's four bytes move as one number.
+    found = instances.pixels.view(torch.int32).view(-1).index_select(0, at.view(-1))
+    laid = torch.where(inside.view(-1), found, 0).view(torch.uint8).view(len(chosen), -1, 4).transpose(1, 2)
+    slot = (here.view(-1, 1) * image_width + here).view(1, -1)
+    top, left = pastes.corner[:, p].unbind(1)
+    return (top * image_width + left).view(-1, 1) + slot, laid.to(torch.float32, memory_format=torch.contiguous_format)

@@ -1,0 +1,111 @@
+"""`eir bench`: its plain ways are references, its figures add up."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from eircli.benchmark import bench, growth
+from eircli.benchmark.estimate import Speeds, estimate
+from eircli.benchmark.measure import Case, cost, peak_memory
+from eircli.benchmark.parts import PASTES, composition_case, loss_case
+from eircli.benchmark.plain import plain_fuse
+from eircli.benchmark.scenes import scene_instances, scene_labels
+from eircli.cli import app
+from eircli.memory import replay
+from eircli.rundir import open_run
+from eircli.types import IGNORE
+from eircli.workbench import Workbench
+
+CPU = torch.device("cpu")
+TINY = Path(__file__).parent / "tiny.yaml"
+
+
+@pytest.mark.parametrize("beta", [None, (1.0, 1.0)])
+def test_batched_fusion_is_that_of_image_after_image(beta: tuple[float, float] | None) -> None:
+    labels, combined = scene_labels(3, 128, [5], CPU), scene_labels(3, 128, [5, 1, 2], CPU)
+    instances, images = scene_instances(4, 2, 40, CPU), torch.rand(3, 3, 128, 128) * 255
+    draws = replay.draw(np.random.default_rng(0), 3, PASTES, 0.5, beta)
+    potential = replay.potential_classes(labels, combined, 4, PASTES)
+    pastes = replay.place(potential, replay.select_slots(combined, 60, PASTES), instances, draws, "best-slot", PASTES)
+    assert pastes.active.any()
+    mixed, soft = replay.fuse(images, combined, instances, pastes, draws, 60)
+    slow_mixed, slow_soft = plain_fuse(images, combined, instances, pastes, draws, 60, 6)
+    torch.testing.assert_close(mixed, slow_mixed, rtol=1e-5, atol=1e-3)
+    dense = torch.zeros(3, 6, 128, 128).scatter_add_(1, soft.channels.long(), soft.weights)
+    torch.testing.assert_close(dense * soft.valid.unsqueeze(1), slow_soft, rtol=1e-5, atol=1e-5)
+    assert torch.equal(soft.valid, combined != IGNORE)
+
+
+def test_cost_is_a_median_and_a_ratio_of_neighbours(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([1.0, 3.0, 2.0, 8.0, 9.0, 9.0])
+    monkeypatch.setattr("eircli.benchmark.measure.timed", lambda work, device: next(seconds))
+    found = cost(Case("some", lambda: None, plain=lambda: None, per=4), CPU, seconds=0, against_plain=True)
+    assert (found.milliseconds, found.plain_milliseconds, found.ratio) == (500, 2000, 3)
+
+
+def test_peak_memory_is_what_a_call_holds_at_most() -> None:
+    peak = peak_memory(lambda: np.ones(64 * 2**20, np.uint8).sum(), CPU)
+    if peak is None:
+        pytest.skip("this system does not tell")
+    assert 60 < peak < 80
+
+
+def test_a_case_computes_the_same_either_way() -> None:
+    for case in (composition_case(2, 6, 64, 24, CPU), loss_case(2, 6, 64, 16, CPU)):
+        assert case.plain is not None
+        case.work()
+        case.plain()
+
+
+def test_hours_are_of_all_images_of_all_steps(tmp_path: Path) -> None:
+    made = Workbench(open_run(TINY, ["train.iterations=10", "train.base.iterations=100"], tmp_path / "run"))
+    found = estimate(made, Speeds(base=2.0, incremental=3.0, evaluate=1.0, load=0.5))
+    tests = [len(made.positions(step, "test")) for step in range(3)]
+    expected = (100 * 4 * 2.0 + 2 * 10 * 4 * 3.0 + sum(tests)) / 3600
+    assert math.isclose(found["hours"], expected)
+    slow = estimate(made, Speeds(base=2.0, incremental=3.0, evaluate=1.0, load=5.0))
+    assert math.isclose(slow["hours"], (5.0 * (100 * 4 + 2 * 10 * 4) + 5.0 * sum(tests)) / 3600)
+
+
+def test_the_command_measures_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "BANKS", (10, 20))
+    found = CliRunner().invoke(app, ["bench", str(TINY), "--seconds", "0", "--against-plain", "--json"])
+    assert found.exit_code == 0, found.output
+    facts = json.loads(found.stdout)
+    rows = [row for section in facts["sections"].values() for row in section]
+    assert all(row["milliseconds"] > 0 for row in rows)
+    assert any(row["ratio"] is not None for row in rows)
+    assert facts["estimate"]["hours"] > 0
+    assert len(facts["estimate"]["steps"]) == 3
+    printed = CliRunner().invoke(app, ["bench", str(TINY), "--seconds", "0"])
+    assert "the whole recipe in float32: about" in printed.stdout
+
+
+def test_the_command_without_a_recipe_draws_its_own_images() -> None:
+    with bench.made_up_bench(["data.crop_size=64", "method.slot=24"]) as made:
+        assert len(made.schedule) == 2
+        assert made.training_view(0).load(0).image.shape == (375, 500, 3)
+
+
+def test_growth_is_tabulated_and_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for name, sizes in (("CHANNELS", (2, 5)), ("CROPS", (32, 64)), ("BANKS", (10, 20)), ("BATCHES", (1, 2))):
+        monkeypatch.setattr(growth, name, sizes)
+    monkeypatch.setattr(growth, "CROP", 128)
+    monkeypatch.setattr(growth, "SLOT", 60)
+    picture = tmp_path / "growth.png"
+    found = CliRunner().invoke(app, ["bench", "--growth", "--seconds", "0", "--plot", str(picture)])
+    assert found.exit_code == 0, found.output
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert "a random instance, ms" in found.stdout
+
+
+def test_a_plot_without_growth_is_refused() -> None:
+    found = CliRunner().invoke(app, ["bench", "--plot", "x.png"])
+    assert found.exit_code != 0
+    assert "--growth" in str(found.exception)
