@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,14 @@ from eircli.workbench import Workbench
 
 CPU = torch.device("cpu")
 TINY = Path(__file__).parent / "tiny.yaml"
+
+
+@pytest.fixture
+def one_thread() -> Iterator[list[str]]:
+    """The option that a command takes one thread by; what it changes is changed back."""
+    threads = torch.get_num_threads()
+    yield ["--threads", "1"]
+    torch.set_num_threads(threads)
 
 
 @pytest.mark.parametrize("beta", [None, (1.0, 1.0)])
@@ -72,9 +81,9 @@ def test_hours_are_of_all_images_of_all_steps(tmp_path: Path) -> None:
     assert math.isclose(slow["hours"], (5.0 * (100 * 4 + 2 * 10 * 4) + 5.0 * sum(tests)) / 3600)
 
 
-def test_the_command_measures_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_measures_a_recipe(monkeypatch: pytest.MonkeyPatch, one_thread: list[str]) -> None:
     monkeypatch.setattr(bench, "BANKS", (10, 20))
-    found = CliRunner().invoke(app, ["bench", str(TINY), "--seconds", "0", "--against-plain", "--json"])
+    found = CliRunner().invoke(app, ["bench", str(TINY), "--seconds", "0", "--against-plain", "--json", *one_thread])
     assert found.exit_code == 0, found.output
     facts = json.loads(found.stdout)
     rows = [row for section in facts["sections"].values() for row in section]
@@ -82,7 +91,7 @@ def test_the_command_measures_a_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(row["ratio"] is not None for row in rows)
     assert facts["estimate"]["hours"] > 0
     assert len(facts["estimate"]["steps"]) == 3
-    printed = CliRunner().invoke(app, ["bench", str(TINY), "--seconds", "0"])
+    printed = CliRunner().invoke(app, ["bench", str(TINY), "--seconds", "0", *one_thread])
     assert "the whole recipe in float32: about" in printed.stdout
 
 
@@ -92,14 +101,14 @@ def test_the_command_without_a_recipe_draws_its_own_images() -> None:
         assert made.training_view(0).load(0).image.shape == (375, 500, 3)
 
 
-def test_growth_is_tabulated_and_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_growth_is_tabulated_and_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_thread: list[str]) -> None:
     pytest.importorskip("matplotlib")
     for name, sizes in (("CHANNELS", (2, 5)), ("CROPS", (32, 64)), ("BANKS", (10, 20)), ("BATCHES", (1, 2))):
         monkeypatch.setattr(growth, name, sizes)
     monkeypatch.setattr(growth, "CROP", 128)
     monkeypatch.setattr(growth, "SLOT", 60)
     picture = tmp_path / "growth.png"
-    found = CliRunner().invoke(app, ["bench", "--growth", "--seconds", "0", "--plot", str(picture)])
+    found = CliRunner().invoke(app, ["bench", "--growth", "--seconds", "0", "--plot", str(picture), *one_thread])
     assert found.exit_code == 0, found.output
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert "a random instance, ms" in found.stdout

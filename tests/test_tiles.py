@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from eircli.methods.losses import rskd, summed_bce
-from eircli.methods.tiled_losses import tiled_losses
+from eircli.methods.tiled_losses import compiled_tiles, tiled_losses
 from eircli.model import tiles
 from eircli.model.deeplab import predict, upsample
 from eircli.types import SoftLabels
@@ -88,6 +88,20 @@ def test_tiled_losses_of_logits_of_any_size_are_finite_and_right() -> None:
     some = (student.detach().mul(200).requires_grad_(), teacher * 200, targets, region)
     torch.testing.assert_close(tiled(some, None), plain(some, None), rtol=1e-5, atol=0)
     torch.testing.assert_close(gradient(tiled(some, None), some[0]), gradient(plain(some, None), some[0]), rtol=1e-4, atol=1e-5)
+
+
+def test_compiled_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    compilation = torch.compile
+    # Traced as a compiler would have it, then run as it is: generating code takes a minute.
+    monkeypatch.setattr(torch, "compile", lambda call, dynamic: compilation(call, dynamic=dynamic, backend="eager"))
+    compiled_tiles.cache_clear()
+    student, teacher, targets, region = case(6, 7, 3, 2, ((4, 4), (33, 20)), torch.float32)
+    for weight in (None, 2.0):
+        found = torch.stack(tiled_losses(student, targets, teacher, region, weight, compiled=True))
+        expected = tiled((student, teacher, targets, region), weight)
+        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(gradient(found, student), gradient(expected, student))
+    compiled_tiles.cache_clear()
 
 
 def test_nothing_valid_gives_zero_losses_and_gradients() -> None:

@@ -29,6 +29,8 @@ class Context:
     """The bank of instances, decoded, on the training device if it is not too large; none if the method keeps none."""
     prototypes: Prototypes | None = None
     """The old classes' prototypes on the training device, ordered by channel; none if the method keeps none."""
+    compiled: bool = False
+    """Whether losses that can be compiled are (`runtime.compile`)."""
     per_epoch: float = 1.0
     """Iterations of one pass over the step's samples."""
 

@@ -35,7 +35,13 @@ class DistilledReplay(Method):
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         assert batch.targets is not None
         bce, rskd = tiled_losses(
-            model(batch.images), batch.targets, batch.teacher_logits, batch.region, self.positive_weight, batch.counted
+            model(batch.images),
+            batch.targets,
+            batch.teacher_logits,
+            batch.region,
+            self.positive_weight,
+            batch.counted,
+            self.context.compiled,
         )
         return {"bce": bce} if batch.teacher_logits is None else {"bce": bce, "rskd": self.distill.weight * rskd}
 

@@ -16,7 +16,7 @@ class Finetune(Method):
     """Summed binary cross-entropy against the visible labels."""
 
     def __init__(self, config: method_settings.MethodSettings, context: Context) -> None:
-        self.config = config
+        self.config, self.compiled = config, context.compiled
 
     def prepare(self, batch: Batch) -> Batch:
         return batch.with_(images=batch.images.float(), targets=one_hot(batch.labels))
@@ -24,6 +24,10 @@ class Finetune(Method):
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         assert batch.targets is not None
         bce, _ = tiled_losses(
-            model(batch.images), batch.targets, positive_weight=self.config.positive_weight, counted=batch.counted
+            model(batch.images),
+            batch.targets,
+            positive_weight=self.config.positive_weight,
+            counted=batch.counted,
+            compiled=self.compiled,
         )
         return {"bce": bce}

@@ -47,5 +47,11 @@ class Ssul(Method):
         assert model.unknown is not None
         features = model.features(batch.images)
         low = torch.cat([model.classify(features), model.unknown(features)], dim=1)
-        bce, _ = tiled_losses(low, batch.targets, positive_weight=self.config.positive_weight, counted=batch.counted)
+        bce, _ = tiled_losses(
+            low,
+            batch.targets,
+            positive_weight=self.config.positive_weight,
+            counted=batch.counted,
+            compiled=self.context.compiled,
+        )
         return {"bce": bce}

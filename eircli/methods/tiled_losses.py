@@ -3,6 +3,9 @@
 Same values and gradients as `upsample`, then `summed_bce` and `rskd` of `losses`; but no tensor of N·K·H·W numbers exists.
 """
 
+from collections.abc import Callable
+from functools import cache
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -25,6 +28,7 @@ def tiled_losses(
     region: Bool[Tensor, "n height width"] | None = None,
     positive_weight: float | None = None,
     counted: Scalar | None = None,
+    compiled: bool = False,
 ) -> tuple[Scalar, Scalar]:
     """Summed binary cross-entropy (method §3) and region-specific distillation (§5.6) at the size of the targets.
 
@@ -32,11 +36,12 @@ def tiled_losses(
         student, teacher: logits at the network's own resolution; without a teacher the distillation is 0.
         region: the pixels that are distilled, with a teacher.
         positive_weight, counted: as in `losses.summed_bce`.
+        compiled: run each tile in a few kernels made by torch.compile, which pays on a GPU.
     """
     size = targets.valid.shape[1:]
     count = (targets.valid.sum() if counted is None else counted).clamp(min=1)
     pixels = (targets.channels, targets.weights, targets.valid, region)
-    bce, rskd = _TiledLosses.apply(student, teacher, pixels, positive_weight)
+    bce, rskd = _TiledLosses.apply(student, teacher, pixels, positive_weight, compiled)
     return bce / count, rskd / (len(student) * size[0] * size[1])
 
 
@@ -50,16 +55,17 @@ class _TiledLosses(torch.autograd.Function):
         teacher: Tensor | None,
         pixels: tuple[Tensor, Tensor, Tensor, Tensor | None],
         positive_weight: float | None,
+        compiled: bool,
     ) -> tuple[Tensor, Tensor]:
         with torch.autocast(student.device.type, enabled=False):
-            sums, gradients = _losses_and_gradients(student, teacher, pixels, positive_weight)
+            sums, gradients = _losses_and_gradients(student, teacher, pixels, positive_weight, compiled)
         ctx.save_for_backward(gradients)
         return sums[0], sums[1]
 
     @staticmethod
     def backward(ctx: FunctionCtx, *of_sums: Tensor) -> tuple[Tensor | None, ...]:
         (gradients,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return of_sums[0] * gradients[0] + of_sums[1] * gradients[1], None, None, None
+        return of_sums[0] * gradients[0] + of_sums[1] * gradients[1], None, None, None, None
 
 
 def _losses_and_gradients(
@@ -67,10 +73,12 @@ def _losses_and_gradients(
     teacher: Tensor | None,
     pixels: tuple[Tensor, Tensor, Tensor, Tensor | None],
     positive_weight: float | None,
+    compiled: bool,
 ) -> tuple[Tensor, Tensor]:
     """The two sums, [2], and their gradients by the student's logits, [2, N, K, h, w]."""
     channels, weights, valid, region = pixels
     maps = working(student)
+    of_bce, of_rskd = compiled_tiles() if compiled else (bce_tile, rskd_tile)
     tiling = Tiling(student.shape[2:], valid.shape[1:], student.shape[1], maps)
     sums, gradients = maps.new_zeros(2, dtype=torch.float64), maps.new_zeros(2, *maps.shape)
     for n, ours in enumerate(maps):
@@ -80,12 +88,12 @@ def _losses_and_gradients(
         for band in tiling.bands:
             rows = band.rows
             logits = mixed(wide, band)
-            loss, gradient = bce_tile(logits, channels[n, :, rows], weights[n, :, rows], valid[n, rows], positive_weight)
+            loss, gradient = of_bce(logits, channels[n, :, rows], weights[n, :, rows], valid[n, rows], positive_weight)
             sums[0] += loss
             add_unmixed(gradient, band, raised[0])
             if theirs is not None:
                 assert region is not None
-                loss, gradient = rskd_tile(logits, mixed(theirs, band), region[n, rows])
+                loss, gradient = of_rskd(logits, mixed(theirs, band), region[n, rows])
                 sums[1] += loss
                 add_unmixed(gradient, band, raised[1])
         gradients[0, n], gradients[1, n] = tiling.narrowed(raised[0]), tiling.narrowed(raised[1])
@@ -146,6 +154,12 @@ def rskd_tile(logits: Tensor, teacher: Tensor, region: Tensor) -> tuple[Tensor, 
     gradient[:, old:] -= b[:, 1:]
     gradient[:, 1:old] -= q[:, 1:]
     return -(agreement * share).sum(), gradient
+
+
+@cache
+def compiled_tiles() -> tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., tuple[Tensor, Tensor]]]:
+    """`bce_tile` and `rskd_tile`, compiled for tiles of any size."""
+    return torch.compile(bce_tile, dynamic=True), torch.compile(rskd_tile, dynamic=True)
 
 
 def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:

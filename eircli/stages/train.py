@@ -137,7 +137,8 @@ def make_context(bench: Workbench, step: int, teacher: DeepLab | None, memory: P
     if memory is not None and bench.manifest.keeps == "prototypes":
         prototypes = Prototypes(*(tensor.to(device) for tensor in read_prototypes(memory)))
     teacher = None if teacher is None else teacher.to(device)
-    return Context(len(old), len(bench.schedule.new(step)), teacher, instances, prototypes, plan.per_epoch)
+    compiled = bench.manifest.runtime.compile != "none"
+    return Context(len(old), len(bench.schedule.new(step)), teacher, instances, prototypes, compiled, plan.per_epoch)
 
 
 def survey(samples: TrainingSet, plan: Plan, workers: int) -> Iterator[Batch]:
