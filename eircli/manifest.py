@@ -169,7 +169,10 @@ class StepTraining(Section):
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Length of a step in passes over its samples; give this or `iterations`."""
     batch_size: PositiveInt = 24
-    """Samples per iteration."""
+    """Samples per iteration, of all processes and micro-batches together."""
+    accumulate: PositiveInt = 1
+    """Micro-batches per iteration: their gradients add up to the batch's, in less memory. BatchNorm that learns takes its
+    statistics from each by itself."""
     lr: Annotated[float, Field(gt=0)] = 1e-4
     """Learning rate of the backbone."""
     head_lr_factor: Annotated[float, Field(gt=0)] = 10.0
@@ -195,8 +198,12 @@ class StepTraining(Section):
     def _can_be_trained(self) -> StepTraining:
         if (self.iterations is None) == (self.epochs is None):
             raise ValueError("give either iterations or epochs")
-        if self.batch_size == 1 and not self.frozen_batchnorm:
-            raise ValueError("BatchNorm cannot learn from single images: give batch_size 2 or more, or frozen_batchnorm: true")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}")
+        if self.batch_size == self.accumulate and not self.frozen_batchnorm:
+            raise ValueError(
+                "BatchNorm cannot learn from single images: give batch_size of 2 or more per micro-batch, or frozen_batchnorm: true"
+            )
         return self
 
 
@@ -221,7 +228,7 @@ class Runtime(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto is bf16 on CUDA and fp32 on the CPU; fp16 scales its losses."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Processes that decode images; auto is one per core, at most 8; 0 decodes in the main process."""
+    """Worker processes that decode images, of each process; auto is one per core in all, at most 8; 0 decodes without."""
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     """Minutes between two checkpoints of an unfinished step."""
     checkpoint_epochs: Annotated[float, Field(gt=0)] | None = None

@@ -10,6 +10,7 @@ PACKAGE = ROOT / "eircli"
 RUNGS = [
     {
         "errors",
+        "launch",
         "seeds",
         "types",
         "budget",
