@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +15,8 @@ import typer
 
 from eircli import __version__
 from eircli.bench_command import bench_command
-from eircli.errors import RunFailed, UserError
+from eircli.errors import OtherProcessFailed, RunFailed, UserError
+from eircli.launch import launched
 from eircli.many_runs import compare_command, run_protocol_command, sweep_command
 from eircli.options import Again, AsJson, Device, Overrides, Recipe, RunDirectory, Step, open_bench, say
 
@@ -53,9 +57,10 @@ def train_command(
 ) -> None:
     """Train one step; a run that was interrupted goes on where it stopped."""
     bench = open_bench(recipe, overrides, run_dir, device)
+    from eircli.stages.at_work import at_work
     from eircli.stages.train import train
 
-    with bench.run.locked():
+    with at_work(bench):
         train(bench, step, say, again)
     say(f"next: eir evaluate {bench.run.path} --step {step}")
 
@@ -72,11 +77,12 @@ def build_memory_command(
     """Build what a step keeps of the old classes: a bank of instances or whole images, or prototypes."""
     bench = open_bench(recipe, overrides, run_dir)
     from eircli import report
+    from eircli.stages.at_work import at_work, by_main
     from eircli.stages.build_memory import bank_facts, build_memory
 
-    with bench.run.locked():
+    with at_work(bench):
         build_memory(bench, step, say, again)
-        facts = bank_facts(bench, step)
+        facts = by_main(bench, lambda: bank_facts(bench, step))
     if as_json:
         print(json.dumps(facts))
         return
@@ -101,12 +107,13 @@ def evaluate_command(
     """Evaluate a trained step: IoU per class, old / new / all, forgetting, what background has taken."""
     bench = open_bench(recipe, overrides, run_dir, device)
     from eircli import report
+    from eircli.stages.at_work import at_work, by_main
     from eircli.stages.evaluate import evaluate
     from eircli.stages.pictures import draw_pictures
 
-    with bench.run.locked():
+    with at_work(bench):
         results = evaluate(bench, step, say, full_size, again)
-        drawn = draw_pictures(bench, step, pictures) if pictures else []
+        drawn = by_main(bench, lambda: draw_pictures(bench, step, pictures)) if pictures else []
     if as_json:
         print(json.dumps(results))
     else:
@@ -145,9 +152,12 @@ def import_checkpoint_command(
 ) -> None:
     """Make another program's weights a step's checkpoint."""
     bench = open_bench(into, overrides, run_dir)
+    from eircli.stages.at_work import at_work
     from eircli.stages.import_checkpoint import import_checkpoint
 
-    with bench.run.locked():
+    if launched().processes > 1:
+        raise UserError("eir import-checkpoint: there is nothing to share out; run it without torchrun")
+    with at_work(bench):
         facts = import_checkpoint(bench, step, file, again)
     if as_json:
         print(json.dumps(facts))
@@ -208,16 +218,41 @@ def status_command(recipe: Recipe, overrides: Overrides = None, run_dir: RunDire
 def main() -> None:
     """Run the command line: exit code 0; 1 for a failed run; 2 for what the user can mend; 130 for an interrupt."""
     try:
-        app()
-    except SystemExit as end:
-        if end.code == 130:
-            say("interrupted; the same command goes on from here")
-        raise
+        with _among_processes():
+            _run()
+    except OtherProcessFailed:
+        sys.exit(1)
     except Exception as error:
         if "--debug" in sys.argv[1:]:
             raise
         say(f"eir: {_one_line(error)}")
         sys.exit(2 if isinstance(error, UserError) or _no_room(error) else 1)
+
+
+def _run() -> None:
+    try:
+        app()
+    except SystemExit as end:
+        if end.code == 130:
+            say("interrupted; the same command goes on from here")
+        raise
+
+
+@contextmanager
+def _among_processes() -> Iterator[None]:
+    """Join the processes that torchrun has started, if it has; the main one alone prints, but for an error that is its own."""
+    here = launched()
+    if here.processes == 1:
+        yield
+        return
+    from eircli.engine.distributed import joined
+
+    with joined(here):
+        if here.rank == 0:
+            yield
+            return
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+            yield
 
 
 def _no_room(error: Exception) -> bool:

@@ -5,68 +5,14 @@ The defaults here and in `recipe.PAPER` are the paper's settings. Importing this
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from eircli.budget import Budget, parse_budget
+from eircli.dataset_settings import Dataset
 from eircli.method_settings import Activation, Eir, Fraction, MemoryKind, MethodConfig, PositiveInt, Section, Ssul
 from eircli.protocols import Setting
-
-
-class Voc(Section):
-    kind: Literal["voc"]
-    root: Path
-    """The devkit's folder: JPEGImages/, SegmentationClassAug/ (or SegmentationClass/), ImageSets/Segmentation/."""
-    train_list: str = "train_aug"
-    """Name of the list of training images in ImageSets/Segmentation: train_aug (10,582) or train (1,464)."""
-    val_list: str = "val"
-    """Name of the list of validation images."""
-    labels: Literal["auto", "SegmentationClassAug", "SegmentationClass"] = "auto"
-    """Folder of the labels; auto takes SegmentationClassAug for train_aug and SegmentationClass for other lists."""
-    class_index: Path | None = None
-    """A folder of LIST.txt files, a line per image with its name and class ids, read instead of every label file."""
-
-
-class Ade20k(Section):
-    kind: Literal["ade20k"]
-    root: Path
-    """The folder ADEChallengeData2016: images/{training,validation}, annotations/{training,validation}."""
-
-
-class Folder(Section):
-    kind: Literal["folder"]
-    root: Path
-    """The folder with images/SPLIT, annotations/SPLIT (single-channel PNG of class ids) and classes.txt."""
-    train_split: str = "training"
-    """Name of the folder of training images."""
-    val_split: str = "validation"
-    """Name of the folder of validation images."""
-    classes: tuple[str, ...] | None = None
-    """Some of the classes by name, in the order in which they get the ids 1, 2, …; the others become background."""
-
-
-class Shapes(Section):
-    kind: Literal["shapes"]
-    size: Annotated[int, Field(ge=32, le=512)] = 64
-    """Side of the square images, pixels."""
-    groups: tuple[PositiveInt, ...] = (6, 2, 2)
-    """How many classes each group of images is about; every image belongs to one group."""
-    train_images: tuple[PositiveInt, ...] = (600, 250, 250)
-    """Training images of each group."""
-    val_images: PositiveInt = 200
-    """Validation images, drawn from all classes alike."""
-    co_occurrence: Fraction = 0.2
-    """Chance that an object beyond a training image's first is of any class instead of its group's."""
-    seed: int | None = None
-    """Seed of the drawings; the run's seed if none."""
-
-    @model_validator(mode="after")
-    def _one_count_per_group(self) -> Shapes:
-        if len(self.train_images) != len(self.groups):
-            raise ValueError(f"train_images has {len(self.train_images)} counts for {len(self.groups)} groups")
-        return self
 
 
 class Protocol(Section):
@@ -130,9 +76,6 @@ class Model(Section):
     """A classifier of what is neither a class nor background, from step 1 on (SSUL)."""
 
 
-Dataset = Annotated[Voc | Ade20k | Folder | Shapes, Field(discriminator="kind")]
-
-
 class Memory(Section):
     budget: int | str = 100
     """How much is kept of all old classes together: a count of exemplars, or bytes such as 500kB, 2MB, 1.5MiB."""
@@ -173,7 +116,10 @@ class StepTraining(Section):
     epochs: Annotated[float, Field(gt=0)] | None = None
     """Length of a step in passes over its samples; give this or `iterations`."""
     batch_size: PositiveInt = 24
-    """Samples per iteration."""
+    """Samples per iteration, of all processes and micro-batches together."""
+    accumulate: PositiveInt = 1
+    """Micro-batches per iteration: their gradients add up to the batch's, in less memory. BatchNorm that learns takes its
+    statistics from each by itself."""
     lr: Annotated[float, Field(gt=0)] = 1e-4
     """Learning rate of the backbone."""
     head_lr_factor: Annotated[float, Field(gt=0)] = 10.0
@@ -199,8 +145,12 @@ class StepTraining(Section):
     def _can_be_trained(self) -> StepTraining:
         if (self.iterations is None) == (self.epochs is None):
             raise ValueError("give either iterations or epochs")
-        if self.batch_size == 1 and not self.frozen_batchnorm:
-            raise ValueError("BatchNorm cannot learn from single images: give batch_size 2 or more, or frozen_batchnorm: true")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}")
+        if self.batch_size == self.accumulate and not self.frozen_batchnorm:
+            raise ValueError(
+                "BatchNorm cannot learn from single images: give batch_size of 2 or more per micro-batch, or frozen_batchnorm: true"
+            )
         return self
 
 
@@ -231,7 +181,7 @@ class Runtime(Section):
     """Keep only each block's input for the backward pass and run the block again there: about a third more time, a
     fraction of the memory."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Processes that decode images; auto is one per core, at most 8; 0 decodes in the main process."""
+    """Worker processes that decode images, of each process; auto is one per core in all, at most 8; 0 decodes without."""
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     """Minutes between two checkpoints of an unfinished step."""
     checkpoint_epochs: Annotated[float, Field(gt=0)] | None = None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from eircli.launch import launched
 from eircli.options import (
     AsJson,
     Device,
@@ -55,10 +56,11 @@ def run_protocol_command(
             }
         )
     if pictures:
+        from eircli.stages.at_work import at_work, by_main
         from eircli.stages.pictures import draw_side_by_side
 
-        with benches[-1].run.locked():
-            say(f"picture: {draw_side_by_side(benches, pictures)}")
+        with at_work(benches[-1]):
+            say(f"picture: {by_main(benches[-1], lambda: draw_side_by_side(benches, pictures))}")
     if as_json:
         print(json.dumps({"runs": runs}))
         return
@@ -119,11 +121,13 @@ def _finish(bench: Workbench) -> list[dict[str, Any]]:
     """The results of every step of a run, which is first run to its end."""
     from eircli.stages.show import recorded_results
 
-    steps = recorded_results(bench)
+    # Several processes must agree on what is done, which `run_protocol` sees to.
+    steps = recorded_results(bench) if launched().processes == 1 else None
     if steps is None:
+        from eircli.stages.at_work import at_work
         from eircli.stages.run_protocol import run_protocol
 
-        with bench.run.locked():
+        with at_work(bench):
             steps = run_protocol(bench, say)
     return steps
 

@@ -33,6 +33,8 @@ class MethodSettings(Section):
     """The activation of the method's classification loss, and so how its logits become predictions."""
     implies: ClassVar[Mapping[str, Any]] = {}
     """What naming the method sets outside its section, unless the recipe does."""
+    in_parts: ClassVar[bool] = True
+    """Whether a batch's losses are the means of its parts' losses, so that it may be shared out."""
 
     positive_weight: PositiveFloat | None = None
     """Weight of the positive term of the binary cross-entropy; none is 1."""
@@ -207,6 +209,7 @@ class Star(MethodSettings):
     """Prototype replay (Chen et al., NeurIPS 2023)."""
 
     implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "random"}}
+    in_parts: ClassVar[bool] = False
     name: Literal["star"]
     maintain_weight: Weight = 5.0
     """Factor of the old-class features maintaining loss (OCFM)."""

@@ -168,6 +168,10 @@ class RunDir:
             self._steps = read_manifest(self.manifest_path)[1] if self.manifest_path.exists() else {}
         return self._steps
 
+    def adopt(self, steps: Record) -> None:
+        """Take the record for what another process says that it is."""
+        self._steps = steps
+
     def record(self, step: int, artifact: Artifact, path: Path, **facts: object) -> None:
         """Enter a finished artifact; what was made from an earlier version of it is dropped from the record."""
         steps = self.steps

@@ -167,6 +167,8 @@ class Batch:
     """bool [N, H, W]: the pixels that are distilled."""
     teacher_features: tuple[Tensor, ...] = ()
     """The teacher's maps that a method holds the student's against."""
+    part: tuple[int, int] | None = None
+    """Where this batch is one of several parts of a larger one: its first image's place in that, and that one's size."""
     counted: Tensor | None = None
     """float []: what means over pixels divide by, where this batch is one of several parts of a larger one: the pixels that are
     not ignored in a part, on average. None: those of this batch."""
@@ -174,6 +176,10 @@ class Batch:
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, which reaches a GPU faster; the data loader calls this."""
         return self.with_(**{name: getattr(self, name).pin_memory() for name in ("images", "labels", "replayed")})
+
+    def cut(self, rows: slice) -> Batch:
+        """Some of its images, before `prepare`."""
+        return self.with_(**{name: getattr(self, name)[rows] for name in ("images", "labels", "replayed")})
 
     def to(self, device: torch.device, seed: int) -> Batch:
         """The same on a device, with its seed."""

@@ -12,6 +12,7 @@ from eircli.data.class_index import ClassIndex, read_class_index
 from eircli.data.open import open_dataset
 from eircli.data.step_view import StepView
 from eircli.errors import UserError
+from eircli.launch import launched
 from eircli.manifest import Manifest
 from eircli.protocols import Part, parse_schedule
 from eircli.recipe import base_fingerprint
@@ -50,7 +51,7 @@ class Workbench:
     def workers(self) -> int:
         """Worker processes for decoding."""
         if self.manifest.runtime.workers == "auto":
-            return min(8, len(os.sched_getaffinity(0)))
+            return min(8, max(1, len(os.sched_getaffinity(0)) // launched().local_processes))
         return self.manifest.runtime.workers
 
     def check_step(self, step: int) -> None:

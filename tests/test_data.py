@@ -17,8 +17,9 @@ from eircli.data.step_view import StepView
 from eircli.data.training_set import BatchStream, TrainingSet
 from eircli.data.transforms import TrainTransform, paper_crop
 from eircli.data.voc import CLASSES, voc
+from eircli.dataset_settings import Ade20k, Folder, Voc
 from eircli.errors import UserError
-from eircli.manifest import Ade20k, Data, Folder, Voc
+from eircli.manifest import Data
 from eircli.types import Sample, UInt8Array
 
 SIZE = (12, 16)

@@ -110,6 +110,9 @@ class Working:
     def prepare(self, batch: Batch) -> Batch:
         return batch
 
+    def counted(self, batch: Batch) -> torch.Tensor:
+        return batch.labels
+
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
         time.sleep(self.seconds)
         return {"loss": model(batch.images).mean()}
@@ -132,7 +135,7 @@ def test_the_journal_and_the_bar_say_how_long_the_device_waits_for_data(
     optimizer = build_optimizer(list(model.parameters()), [], [], config)
     compute = choose_compute(Runtime(device="cpu"))
     state = TrainState(model, optimizer, build_scheduler(optimizer, config, 6), compute.scaler())
-    plan = Plan(6, 2, 3.0, 0, compute, None, 3, 60.0, None, "a step")
+    plan = Plan(6, 2, 1, False, 3.0, 0, compute, None, 3, 60.0, None, "a step")
     fit(state, Working(working), Loading(loading), plan, Journal(tmp_path / "journal.jsonl", 0), save=lambda _: None)
     entries = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
     assert [(entry["iteration"], entry["data_wait"]) for entry in entries] == [(3, share), (6, share)]

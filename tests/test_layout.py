@@ -10,12 +10,14 @@ PACKAGE = ROOT / "eircli"
 RUNGS = [
     {
         "errors",
+        "launch",
         "seeds",
         "types",
         "budget",
         "orders",
         "protocols",
         "method_settings",
+        "dataset_settings",
         "manifest",
         "explain",
         "recipe",

@@ -12,8 +12,9 @@ from eircli.data.resize import resize_short_side
 from eircli.data.sample_cache import OnDisk, decoded
 from eircli.data.shapes import shapes
 from eircli.data.step_view import StepView
+from eircli.dataset_settings import Shapes
 from eircli.errors import UserError
-from eircli.manifest import Cache, Shapes
+from eircli.manifest import Cache
 from eircli.types import Sample
 
 SIZE = (403, 601)

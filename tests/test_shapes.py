@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from eircli.data.shapes import CLASSES, shapes
+from eircli.dataset_settings import Shapes
 from eircli.errors import UserError
-from eircli.manifest import Shapes
 
 
 def config(**changes: object) -> Shapes:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from eircli.data.files import pair_files
+from eircli.dataset_settings import Ade20k
 from eircli.errors import UserError
-from eircli.manifest import Ade20k
 from eircli.types import DataSet
 
 CLASSES = tuple(

@@ -7,8 +7,8 @@ import difflib
 import numpy as np
 
 from eircli.data.files import pair_files, read_lines
+from eircli.dataset_settings import Folder
 from eircli.errors import UserError
-from eircli.manifest import Folder
 from eircli.types import IGNORE, DataSet
 
 

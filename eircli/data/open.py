@@ -6,7 +6,7 @@ from eircli.data.ade20k import ade20k
 from eircli.data.folder import folder
 from eircli.data.shapes import shapes
 from eircli.data.voc import voc
-from eircli.manifest import Ade20k, Dataset, Folder, Voc
+from eircli.dataset_settings import Ade20k, Dataset, Folder, Voc
 from eircli.types import DataSet
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eircli.data.resize import resize_short_side
+from eircli.dataset_settings import Shapes
 from eircli.errors import UserError
-from eircli.manifest import Shapes
 from eircli.seeds import derive_seed
 from eircli.types import DataSet, Sample, UInt8Array
 

@@ -53,11 +53,15 @@ class BatchStream:
     """Batches of keys: epoch after epoch of shuffled positions, cut into batches across the epochs' ends.
 
     A pure function of the seed and the iteration, so a resumed run goes on with the batch it stopped before.
+
+    Args:
+        rows: which of each batch's keys are wanted; all if None.
     """
 
-    def __init__(self, length: int, batch_size: int, seed: int, start: int, iterations: int) -> None:
+    def __init__(self, length: int, batch_size: int, seed: int, start: int, iterations: int, rows: range | None = None) -> None:
         self.length, self.batch_size, self.seed = length, batch_size, seed
         self.start, self.iterations = start, iterations
+        self.rows = range(batch_size) if rows is None else rows
 
     def __len__(self) -> int:
         return self.iterations - self.start
@@ -66,7 +70,7 @@ class BatchStream:
         epoch, order = -1, []
         for first in range(self.start * self.batch_size, self.iterations * self.batch_size, self.batch_size):
             batch = []
-            for place in range(first, first + self.batch_size):
+            for place in range(first + self.rows.start, first + self.rows.stop):
                 if place // self.length != epoch:
                     epoch = place // self.length
                     generator = torch.Generator().manual_seed(derive_seed(self.seed, "order", epoch))

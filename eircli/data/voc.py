@@ -6,8 +6,8 @@ import hashlib
 from pathlib import Path
 
 from eircli.data.files import FileSplit, read_lines
+from eircli.dataset_settings import Voc
 from eircli.errors import UserError
-from eircli.manifest import Voc
 from eircli.types import DataSet, Split
 
 CLASSES = (

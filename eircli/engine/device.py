@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 import torch
 
+from eircli.engine.distributed import count
 from eircli.errors import UserError
+from eircli.launch import launched
 from eircli.manifest import Runtime
 
 
@@ -27,10 +29,10 @@ class Compute(NamedTuple):
 
 
 def choose_compute(config: Runtime) -> Compute:
-    """The device and precision that `runtime` asks for.
+    """The device and precision that `runtime` asks for; of several processes on a machine each has a GPU of its own.
 
     Raises:
-        UserError: a device that is not there, or fp16 on the CPU.
+        UserError: a device that is not there, one for several processes, or fp16 on the CPU.
     """
     try:
         device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device)
@@ -38,6 +40,8 @@ def choose_compute(config: Runtime) -> Compute:
         raise UserError(f"runtime.device: '{config.device}' is no device; give auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("runtime.device: no CUDA device is available here; give --device cpu or auto")
+    if device.type == "cuda" and count() > 1:
+        device = _own_gpu(config.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"runtime.device: there is no {device}; the last one is cuda:{torch.cuda.device_count() - 1}")
     if device.type not in ("cpu", "cuda"):
@@ -47,3 +51,14 @@ def choose_compute(config: Runtime) -> Compute:
     named = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
     automatic = torch.bfloat16 if device.type == "cuda" else torch.float32
     return Compute(device, named.get(config.precision, automatic))
+
+
+def _own_gpu(wanted: str) -> torch.device:
+    own = launched().local_rank
+    if wanted not in ("auto", "cuda"):
+        raise UserError(f"runtime.device: {wanted} is one device, for several processes; give auto, cpu or cuda")
+    if own >= torch.cuda.device_count():
+        raise UserError(
+            f"more processes than the {torch.cuda.device_count()} GPUs of this machine; lower --nproc-per-node, or give --device cpu"
+        )
+    return torch.device("cuda", own)

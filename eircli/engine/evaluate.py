@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from eircli.engine.device import Compute
+from eircli.engine.distributed import summed
 from eircli.engine.metrics import Confusion, confusion_matrix
 from eircli.progress import progress
 
@@ -22,12 +23,12 @@ def evaluate(
     compute: Compute,
     title: str,
 ) -> Confusion:
-    """The confusion matrix, int64 [K, K], of a model in evaluation mode.
+    """The confusion matrix, int64 [K, K], of a model in evaluation mode, over the images of all processes.
 
     Args:
         predict: uint8 images [N, 3, h, w] and the labels' size to predictions uint8 [N, H, W].
-        count: how many images there are.
-        batches: images and uint8 labels [N, H, W]; sizes of image and label may differ.
+        count: how many images this process has.
+        batches: its images and uint8 labels [N, H, W]; sizes of image and label may differ.
     """
     total = torch.zeros(channels, channels, dtype=torch.int64, device=compute.device)
     with progress(title, count, "images") as reporter:
@@ -36,4 +37,4 @@ def evaluate(
                 predicted = predict(images.to(compute.device, non_blocking=True), labels.shape[1:])
             total += confusion_matrix(labels.to(compute.device), predicted, channels)
             reporter.advance(len(images))
-    return np.asarray(total.cpu().numpy())
+    return np.asarray(summed(total).cpu().numpy())

@@ -6,19 +6,25 @@ import json
 from pathlib import Path
 from typing import Any
 
+from eircli.engine.distributed import is_main
 from eircli.rundir import write_text
 
 
 class Journal:
-    """Appends entries to a file. Entries after `iteration` are dropped first: a resumed run writes them again."""
+    """Appends entries to a file, in the main process alone. Entries after `iteration` are dropped first: a resumed run writes
+    them again."""
 
     def __init__(self, path: Path, iteration: int) -> None:
         self.path = path
+        if not is_main():
+            return
         kept = [line for line in _whole_lines(path) if json.loads(line)["iteration"] <= iteration]
         write_text(path, "".join(kept))
 
     def write(self, **entry: Any) -> None:
         """Append one entry."""
+        if not is_main():
+            return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
 

@@ -5,32 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
 from eircli.engine.device import Compute
+from eircli.engine.distributed import any_of, count, from_main, is_main, rank, summed
 from eircli.engine.feed import Feed
 from eircli.engine.interrupt import deferred_interrupt
 from eircli.engine.journal import Journal
+from eircli.engine.parallel import Losses, ModelT, Objective, build_learner, gradients_kept
 from eircli.errors import RunFailed
 from eircli.progress import progress
 from eircli.seeds import derive_seed
 from eircli.types import Batch
-
-ModelT = TypeVar("ModelT", bound=nn.Module)
-Losses = dict[str, Tensor]
-
-
-class Objective(Protocol[ModelT]):  # type: ignore[misc]
-    """What the loop asks of a method."""
-
-    def prepare(self, batch: Batch) -> Batch: ...
-
-    def losses(self, model: ModelT, batch: Batch) -> Losses: ...
 
 
 @dataclass
@@ -61,6 +52,11 @@ class Plan:
 
     iterations: int
     batch_size: int
+    """Samples per iteration, of all processes and micro-batches together."""
+    accumulate: int
+    """Micro-batches per iteration."""
+    partly_unused: bool
+    """Whether parameters may get no gradient."""
     per_epoch: float
     """Iterations of one pass over the samples."""
     seed: int
@@ -71,6 +67,12 @@ class Plan:
     save_epochs: float | None
     title: str
 
+    @property
+    def rows(self) -> range:
+        """Which samples of a batch are this process's."""
+        own = self.batch_size // count()
+        return range(rank() * own, (rank() + 1) * own)
+
 
 def fit(
     state: TrainState[ModelT],
@@ -80,13 +82,14 @@ def fit(
     journal: Journal,
     save: Callable[[TrainState[ModelT]], None],
 ) -> None:
-    """Train to the plan's end; `batches` start at the state's iteration.
+    """Train to the plan's end; `batches` start at the state's iteration, and hold the plan's `rows`.
 
     Raises:
         RunFailed: a loss is no longer finite; what was saved before stays.
         KeyboardInterrupt: the user asked to stop; the state has been saved.
     """
     feed = Feed(batches, plan.compute.device)
+    learner = build_learner(state.model, objective, plan.partly_unused)
     log = _Log(plan, state.iteration, journal)
     saved = time.monotonic()
     bar = progress(
@@ -94,31 +97,37 @@ def fit(
     )
     with deferred_interrupt() as interrupt, bar as reporter:
         for batch in feed:
-            log.add(train_step(state, objective, batch, plan))
+            log.add(train_step(state, objective, learner, batch, plan))
             last = state.iteration == plan.iterations
-            due = not last and (interrupt.asked or _save_is_due(state.iteration, saved, plan))
+            # Clocks and signals differ between the processes, and all of them must do the same.
+            asked, time_to_save = any_of(interrupt.asked, is_main() and _save_is_due(state.iteration, saved, plan))
+            due = not last and (asked or time_to_save)
             if last or due or state.iteration % plan.log_every == 0:
                 log.flush(state, feed)
             if due:
-                save(state)
+                from_main(lambda: save(state))
                 saved = time.monotonic()
-            if interrupt.asked and not last:
+            if asked and not last:
                 raise KeyboardInterrupt
             reporter.advance(note=log.note)
 
 
-def train_step(state: TrainState[ModelT], objective: Objective[ModelT], batch: Batch, plan: Plan) -> Losses:
-    """One iteration. Returns the named losses, detached."""
+def train_step(state: TrainState[ModelT], objective: Objective[ModelT], learner: nn.Module, batch: Batch, plan: Plan) -> Losses:
+    """One iteration. Returns the named losses of this process's part of the batch, detached."""
     seed = derive_seed(plan.seed, "iteration", state.iteration)
     device = plan.compute.device
-    seed_generators(seed, device)
-    batch = batch.to(device, seed)
-    with plan.compute.autocast():
-        with torch.no_grad():
-            batch = objective.prepare(batch)
-        losses = objective.losses(state.model, batch)
+    seed_generators(derive_seed(seed, "process", rank()) if rank() else seed, device)
+    parts = _parts(objective, batch.to(device, seed), plan)
     state.optimizer.zero_grad(set_to_none=True)
-    state.scaler.scale(torch.stack(list(losses.values())).sum()).backward()  # type: ignore[no-untyped-call]
+    total: Losses = {}
+    for number, part in enumerate(parts, start=1):
+        with gradients_kept(learner, keep=number < len(parts)):
+            with plan.compute.autocast():
+                with torch.no_grad():
+                    part = objective.prepare(part)
+                losses = {name: loss / len(parts) for name, loss in learner(part).items()}
+            state.scaler.scale(torch.stack(list(losses.values())).sum()).backward()  # type: ignore[no-untyped-call]
+        total = {name: total.get(name, 0) + loss.detach() for name, loss in losses.items()}
     if plan.clip_grad_norm is not None:
         state.scaler.unscale_(state.optimizer)
         nn.utils.clip_grad_norm_(state.model.parameters(), plan.clip_grad_norm)
@@ -126,7 +135,21 @@ def train_step(state: TrainState[ModelT], objective: Objective[ModelT], batch: B
     state.scaler.update()
     state.scheduler.step()
     state.iteration += 1
-    return {name: loss.detach() for name, loss in losses.items()}
+    return total
+
+
+def _parts(objective: Objective[ModelT], batch: Batch, plan: Plan) -> list[Batch]:
+    """The micro-batches of this process's part of a batch: each knows its place in the whole, and what the mean of the
+    parts' losses must divide by to be the loss of the whole."""
+    parts = count() * plan.accumulate
+    if parts == 1:
+        return [batch]
+    size = plan.batch_size // parts
+    counted = summed(objective.counted(batch).sum()) / parts
+    return [
+        batch.cut(slice(start, start + size)).with_(part=(plan.rows.start + start, plan.batch_size), counted=counted)
+        for start in range(0, len(plan.rows), size)
+    ]
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
@@ -160,10 +183,11 @@ class _Log:
             self.sums[name] = self.sums[name] + loss if name in self.sums else loss
 
     def flush(self, state: TrainState[Any], feed: Feed) -> None:
-        count = state.iteration - self.since
-        if count == 0:
+        iterations = state.iteration - self.since
+        if iterations == 0:
             return
-        means = {name: float(total) / count for name, total in self.sums.items()}
+        totals = summed(torch.stack(list(self.sums.values()))) / count()
+        means = dict(zip(self.sums, (totals / iterations).tolist(), strict=True))
         if broken := [name for name, mean in means.items() if not -float("inf") < mean < float("inf")]:
             raise RunFailed(
                 f"{self.plan.title}: the loss '{broken[0]}' is not finite at iteration {state.iteration}; the last good checkpoint is kept. "
@@ -171,7 +195,7 @@ class _Log:
             )
         waited = feed.waited()
         now = time.monotonic()
-        speed = count * self.plan.batch_size / (now - self.started)
+        speed = iterations * self.plan.batch_size / (now - self.started)
         data_wait = round(min(1.0, waited / (now - self.started)), 3)
         lr = state.optimizer.param_groups[0]["lr"]
         epoch = state.iteration / self.plan.per_epoch

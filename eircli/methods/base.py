@@ -11,7 +11,7 @@ from torch import Tensor
 from eircli.memory.prototypes import Prototypes
 from eircli.memory.replay import Instances
 from eircli.model.deeplab import DeepLab
-from eircli.types import Batch
+from eircli.types import IGNORE, Batch
 
 Survey = Callable[[], Iterable[Batch]]
 """Starts a pass over the step's samples: batches on the training device, the same ones every time."""
@@ -42,10 +42,18 @@ class Method(ABC):
         """Called before the step's first batch, and again when a run goes on."""
         return
 
+    def counted(self, batch: Batch) -> Tensor:
+        """bool [N, H, W]: the pixels over which the losses of a batch, once prepared, take their means."""
+        return batch.labels != IGNORE
+
     @abstractmethod
     def prepare(self, batch: Batch) -> Batch:
         """Complete a batch on the training device: float images and targets. Called without gradient."""
 
     @abstractmethod
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar losses of a prepared batch; the loop minimises their sum."""
+        """Named scalar losses of a prepared batch; the loop minimises their sum.
+
+        A batch may be a part of a larger one (`Batch.part`). Unless the settings say otherwise (`in_parts`), the mean of the
+        parts' losses is the loss of the whole: means over pixels divide by `Batch.counted`.
+        """

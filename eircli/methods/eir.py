@@ -32,8 +32,10 @@ class Eir(DistilledReplay):
         config, instances = self.config, self.context.instances
         assert instances is not None
         beta = config.mixup_beta if config.paste == "mixup" else None
-        generator = np.random.default_rng(batch.seed)
-        draws = replay.draw(generator, len(images), config.pastes, config.flip, beta).to(images.device)
+        # Drawn for the whole batch of which this may be a part: however it is shared out, an image meets the same draws.
+        first, size = batch.part or (0, len(images))
+        drawn = replay.draw(np.random.default_rng(batch.seed), size, config.pastes, config.flip, beta)
+        draws = replay.Draws(*(d[first : first + len(images)] for d in drawn)).to(images.device)
         potential = replay.potential_classes(batch.labels, combined, self.context.old, config.pastes)
         slots = replay.select_slots(combined, config.slot, config.pastes)
         pastes = replay.place(potential, slots, instances, draws, config.fillers, config.fillers_below)

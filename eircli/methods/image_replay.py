@@ -7,6 +7,7 @@ the old model, ignored, or taken for background.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from eircli import method_settings
 from eircli.memory.replay import one_hot
@@ -21,6 +22,12 @@ class ImageReplay(DistilledReplay):
     def __init__(self, config: method_settings.ImageReplay, context: Context) -> None:
         super().__init__(config, context)
         self.config = config
+
+    def counted(self, batch: Batch) -> Tensor:
+        """Not the background of stored images, where that is ignored."""
+        counted = super().counted(batch)
+        stored = batch.replayed.view(-1, 1, 1)
+        return counted & ~(stored & (batch.labels == BACKGROUND)) if self.config.missing == "ignore" else counted
 
     def prepare(self, batch: Batch) -> Batch:
         images, labels, stored = batch.images.float(), batch.labels, batch.replayed.view(-1, 1, 1)

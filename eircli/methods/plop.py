@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from eircli import method_settings
+from eircli.engine.distributed import summed
 from eircli.methods.base import Context, Method, Survey
 from eircli.methods.losses import cross_entropy, masked_mean
 from eircli.model.deeplab import DeepLab, upsample
@@ -36,6 +37,7 @@ class Plop(Method):
             inside = batch.labels == BACKGROUND
             place = guess[inside] * BINS + (uncertain[inside] * BINS).long().clamp(max=BINS - 1)
             counts += torch.bincount(place, minlength=counts.numel()).view_as(counts).cpu()
+        counts = summed(counts)
         median = (2 * counts.cumsum(dim=1) >= counts.sum(dim=1, keepdim=True)).int().argmax(dim=1)
         thresholds = (median + 1) / BINS
         self.thresholds = thresholds.clamp(min=self.config.least_threshold).to(next(teacher.parameters()).device)

@@ -11,14 +11,16 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from eircli.engine.device import choose_compute
+from eircli.engine.distributed import from_main
 from eircli.progress import Say
 from eircli.rundir import sha256, write_text
+from eircli.stages.at_work import by_main
 from eircli.workbench import Workbench
 
 VERSION = 1
@@ -42,6 +44,13 @@ def shared_checkpoint(bench: Workbench) -> Path:
 @contextmanager
 def claimed(bench: Workbench, say: Say) -> Iterator[None]:
     """Hold the run's base step: whoever else needs the same one waits until it is there."""
+    with ExitStack() as held:
+        from_main(lambda: held.enter_context(_lock(bench, say)))
+        yield
+
+
+@contextmanager
+def _lock(bench: Workbench, say: Say) -> Iterator[None]:
     path = shared_checkpoint(bench)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_suffix(".lock"))
@@ -58,6 +67,10 @@ def claimed(bench: Workbench, say: Say) -> Iterator[None]:
 
 def take(bench: Workbench, say: Say) -> bool:
     """Make the shared checkpoint, if there is one, the run's own."""
+    return by_main(bench, lambda: _take(bench, say))
+
+
+def _take(bench: Workbench, say: Say) -> bool:
     path = shared_checkpoint(bench)
     if not path.exists():
         return False
@@ -76,6 +89,10 @@ def take(bench: Workbench, say: Say) -> bool:
 
 def share(bench: Workbench) -> None:
     """Leave the run's trained base step for others."""
+    from_main(lambda: _share(bench))
+
+
+def _share(bench: Workbench) -> None:
     own, path = bench.run.verify(0, "checkpoint"), shared_checkpoint(bench)
     path.with_suffix(".sha256").unlink(missing_ok=True)
     _link(own, path)

@@ -8,9 +8,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from eircli.data.step_view import StepView
+from eircli.engine.distributed import collected, count, own_share
 from eircli.errors import UserError
 from eircli.manifest import Manifest
 from eircli.memory.bank import Bank, Record, encode, write_bank
@@ -21,6 +22,7 @@ from eircli.method_settings import Star
 from eircli.progress import Say, track
 from eircli.recipe import fingerprint
 from eircli.seeds import derive_seed
+from eircli.stages.at_work import by_main, is_done
 from eircli.stages.rate import feature_batches, rate
 from eircli.workbench import Workbench
 
@@ -42,23 +44,29 @@ def build_memory(bench: Workbench, step: int, say: Say, again: bool = False) -> 
         raise UserError("--step 0: the base step trains without a bank; the first bank is that of step 1")
     if bench.manifest.keeps is None:
         raise UserError(f"method {bench.manifest.method.name} (as set) keeps no bank; there is nothing to build")
-    if not again and run.done(step, "bank"):
+    if not again and is_done(bench, step, "bank"):
         say(f"the bank of step {step} is there already: {run.bank(step)} (--again builds it anew)")
         return
-    if step > 1 and not run.done(step - 1, "bank"):
+    if step > 1 and not is_done(bench, step - 1, "bank"):
         build_memory(bench, step - 1, say)
-    facts = _build_prototypes(bench, step) if bench.manifest.keeps == "prototypes" else _build_bank(bench, step)
-    run.record(step, "bank", run.bank(step), **facts)
+    if bench.manifest.keeps == "prototypes":
+        by_main(bench, lambda: run.record(step, "bank", run.bank(step), **_build_prototypes(bench, step)))
+    else:
+        _build_bank(bench, step)
 
 
-def _build_bank(bench: Workbench, step: int) -> Facts:
-    memory = bench.manifest.memory
+def _build_bank(bench: Workbench, step: int) -> None:
+    memory, run = bench.manifest.memory, bench.run
     before = Bank(bench.run.verify(step - 1, "bank")) if step > 1 else None
     facts = {"kind": str(bench.manifest.keeps), "rule": memory.rule, "budget": str(memory.budget), "selection": memory.selection}
     records = _choose(bench, step, before)
-    write_bank(bench.run.bank(step), records, {"step": step, "recipe": fingerprint(bench.manifest), **facts})
-    written = Bank(bench.run.bank(step))
-    return facts | {"exemplars": len(written), "bytes": written.size}
+
+    def write() -> None:
+        write_bank(run.bank(step), records, {"step": step, "recipe": fingerprint(bench.manifest), **facts})
+        written = Bank(run.bank(step))
+        run.record(step, "bank", run.bank(step), **facts, exemplars=len(written), bytes=written.size)
+
+    by_main(bench, write)
 
 
 def _choose(bench: Workbench, step: int, before: Bank | None) -> Iterator[Record]:
@@ -109,7 +117,10 @@ def _choose(bench: Workbench, step: int, before: Bank | None) -> Iterator[Record
         raise UserError(
             f"step {step}: nothing could be kept; try --set memory.selection=component, or a larger memory.budget ({memory.limit})"
         )
-    return (record(class_id, position) for class_id, positions in kept.items() for position in positions)
+    chosen = [(class_id, position) for class_id, positions in kept.items() for position in positions]
+    if count() == 1:
+        return (record(*one) for one in chosen)  # encoded as they are written
+    return iter(collected([record(*chosen[number]) for number in own_share(len(chosen))]))
 
 
 def _ranked(
@@ -153,10 +164,10 @@ class _Scan:
 
 
 def _scan(bench: Workbench, step: int, view: StepView, channels: list[int]) -> list[Candidate]:
-    scan = cast(Any, _Scan(view, channels, bench.manifest))
+    scan = Subset(cast(Any, _Scan(view, channels, bench.manifest)), own_share(len(view)))
     rows_per_image: DataLoader[Any] = DataLoader(scan, batch_size=None, num_workers=bench.workers, generator=torch.Generator())
-    rows = track(rows_per_image, f"harvesting step {step}", len(view), "images")
-    return [candidate for row in rows for candidate in row]
+    rows = list(track(rows_per_image, f"harvesting step {step}", len(scan), "images"))
+    return [candidate for row in collected(rows) for candidate in row]
 
 
 def _build_prototypes(bench: Workbench, step: int) -> Facts:

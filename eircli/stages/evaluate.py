@@ -10,17 +10,19 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from eircli.data.resize import resize_short_side
 from eircli.data.step_view import StepView
 from eircli.data.transforms import paper_crop, to_tensors
 from eircli.engine.device import choose_compute
+from eircli.engine.distributed import from_main, own_share
 from eircli.engine.evaluate import evaluate as run_over
 from eircli.engine.metrics import Confusion, iou, mean, summary, taken_by_background
 from eircli.model.deeplab import predict
 from eircli.progress import Say
 from eircli.rundir import Artifact, atomic_write, write_text
+from eircli.stages.at_work import by_main, is_done
 from eircli.stages.models import load_model
 from eircli.stages.show import Results, read_results
 from eircli.types import BACKGROUND, Sample
@@ -69,15 +71,16 @@ def evaluate(bench: Workbench, step: int, say: Say, full_size: bool = False, aga
     """Evaluate a trained step on the images with any class seen so far; a recorded result is read back unless `again`."""
     bench.check_step(step)
     artifact: Artifact = "results_full_size" if full_size else "results"
-    if not again and bench.run.done(step, artifact):
-        return read_results(bench, step, full_size)
+    if not again and is_done(bench, step, artifact):
+        return from_main(lambda: read_results(bench, step, full_size))
     compute = choose_compute(bench.manifest.runtime)
     run = predictor(bench, step, compute.device)
     view = bench.test_view(step)
     batch_size = 1 if full_size else bench.manifest.evaluate.batch_size
     images = WholeImages(view, bench.manifest.data.short_side) if full_size else PaperCrops(view, bench.manifest.data.crop_size)
+    own = Subset(cast(Any, images), own_share(len(view)))
     loader = DataLoader(
-        cast(Any, images),
+        own,
         batch_size=batch_size,
         num_workers=bench.workers,
         pin_memory=compute.device.type == "cuda",
@@ -85,8 +88,14 @@ def evaluate(bench: Workbench, step: int, say: Say, full_size: bool = False, aga
     )
     channels = 1 + len(bench.schedule.seen(step))
     title = f"{bench.manifest.name} step {step}: evaluating"
-    confusion = run_over(run, loader, len(view), channels, compute, title)
-    results = figures(bench, step, confusion, full_size) | {"images": len(view)}
+    confusion = run_over(run, loader, len(own), channels, compute, title)
+    return by_main(bench, lambda: _write(bench, step, confusion, len(view), full_size))
+
+
+def _write(bench: Workbench, step: int, confusion: Confusion, images: int, full_size: bool) -> Results:
+    """Write and record a step's results."""
+    artifact: Artifact = "results_full_size" if full_size else "results"
+    results = figures(bench, step, confusion, full_size) | {"images": images}
     path = bench.run.results(step, full_size)
     with atomic_write(path.with_name(path.stem.replace("results", "confusion") + ".csv")) as file:
         file.write(_csv(confusion, ["background", *(bench.class_name(c) for c in bench.schedule.seen(step))]))

@@ -11,6 +11,7 @@ from eircli.errors import UserError
 from eircli.model.deeplab import DeepLab
 from eircli.recipe import fingerprint
 from eircli.seeds import derive_seed
+from eircli.stages.at_work import by_main
 from eircli.workbench import Workbench
 
 
@@ -48,6 +49,10 @@ def checkpoint_recipe(bench: Workbench, step: int) -> str:
 
 def save_model(bench: Workbench, step: int, model: DeepLab, **facts: Any) -> None:
     """Write and record a step's final checkpoint."""
+    by_main(bench, lambda: _write_model(bench, step, model, facts))
+
+
+def _write_model(bench: Workbench, step: int, model: DeepLab, facts: dict[str, Any]) -> None:
     path = bench.run.checkpoint(step)
     seen = bench.schedule.seen(step)
     classes = [bench.class_name(class_id) for class_id in seen]

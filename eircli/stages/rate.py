@@ -13,6 +13,7 @@ from torch.nn.functional import interpolate, normalize
 from eircli.data.step_view import StepView
 from eircli.data.transforms import paper_crop, to_tensors
 from eircli.engine.device import choose_compute
+from eircli.engine.distributed import collected, own_share
 from eircli.memory.harvest import Candidate, candidate_mask
 from eircli.memory.prototypes import on_grid
 from eircli.model.deeplab import predict, upsample
@@ -35,9 +36,11 @@ def rate(bench: Workbench, step: int, view: StepView, found: Sequence[Candidate]
     compute = choose_compute(bench.manifest.runtime)
     model = load_model(bench, step).to(compute.device).eval()
     softmax = bench.manifest.activation(step) == "softmax"
-    ratings = []
-    images = [(image, list(group)) for image, group in groupby(found, key=lambda candidate: candidate.image)]
+    ratings: list[list[Rating]] = []
+    every_image = [(image, list(group)) for image, group in groupby(found, key=lambda candidate: candidate.image)]
+    images = [every_image[position] for position in own_share(len(every_image))]
     for image, group in track(images, f"rating candidates of step {step}", len(images), "images"):
+        ratings.append([])
         sample = view.load(image)
         with compute.autocast():
             features = model.features(to_tensors(sample)[0].unsqueeze(0).to(compute.device))
@@ -48,8 +51,8 @@ def rate(bench: Workbench, step: int, view: StepView, found: Sequence[Candidate]
             # Cells count by their share of the mask: a small object may hold no cell's centre.
             share = interpolate(mask[None, None].float(), features.shape[2:], mode="area")[0, 0]
             mean = (features[0].float() * share).sum(dim=(1, 2)) / share.sum()
-            ratings.append(Rating(float(probabilities[candidate.channel][mask].mean()), normalize(mean, dim=0).cpu()))
-    return ratings
+            ratings[-1].append(Rating(float(probabilities[candidate.channel][mask].mean()), normalize(mean, dim=0).cpu()))
+    return [rating for of_image in collected(ratings) for rating in of_image]
 
 
 @torch.no_grad()

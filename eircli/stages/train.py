@@ -15,9 +15,11 @@ from eircli.data.training_set import BatchStream, TrainingSet, collate
 from eircli.data.transforms import TrainTransform
 from eircli.engine.checkpoint import load_state, save_state
 from eircli.engine.device import Compute, choose_compute
+from eircli.engine.distributed import count, from_main
 from eircli.engine.interrupt import ignore_interrupts
 from eircli.engine.journal import Journal
 from eircli.engine.optim import build_optimizer, build_scheduler
+from eircli.engine.parallel import communication
 from eircli.engine.train import Plan, TrainState, fit
 from eircli.errors import UserError
 from eircli.manifest import Runtime
@@ -25,13 +27,14 @@ from eircli.memory.bank import Bank
 from eircli.memory.prototypes import Prototypes, read_prototypes
 from eircli.memory.replay import decode
 from eircli.memory.standalone import StandaloneInstances, StoredImages
-from eircli.method_settings import Eir
+from eircli.method_settings import Eir, Ssul
 from eircli.methods import build_method
 from eircli.methods.base import Context
 from eircli.model.deeplab import DeepLab
 from eircli.model.lean import checkpoint_activations, compile_model, fold_batchnorm, lower_weights
 from eircli.progress import Say, track
 from eircli.seeds import derive_seed
+from eircli.stages.at_work import is_done
 from eircli.stages.base_steps import claimed, share, take
 from eircli.stages.build_memory import build_memory
 from eircli.stages.models import checkpoint_recipe, save_model, start_model
@@ -43,21 +46,23 @@ def train(bench: Workbench, step: int, say: Say, again: bool = False) -> None:
     """Train a step, going on where an interrupted run stopped; a finished step is left alone unless `again`.
 
     Raises:
-        UserError: the step before is not trained, or something it needs is missing or damaged.
+        UserError: the step before is not trained, its batches cannot be shared out, or something it needs is missing or
+            damaged.
         RunFailed: a loss is no longer finite.
     """
     bench.check_step(step)
+    check_sharing(bench, step)
     run = bench.run
-    if not again and run.done(step, "checkpoint"):
+    if not again and is_done(bench, step, "checkpoint"):
         say(f"step {step} is trained already: {run.checkpoint(step)} (--again trains it anew)")
         return
-    if step > 0 and not run.done(step - 1, "checkpoint"):
+    if step > 0 and not is_done(bench, step - 1, "checkpoint"):
         raise UserError(
             f"step {step} starts from step {step - 1}, which is not trained; run: eir train {run.name} --step {step - 1}"
         )
     if again:
-        run.resume_file(step).unlink(missing_ok=True)
-    if step > 0 and bench.manifest.keeps and not run.done(step, "bank"):
+        from_main(lambda: run.resume_file(step).unlink(missing_ok=True))
+    if step > 0 and bench.manifest.keeps and not is_done(bench, step, "bank"):
         build_memory(bench, step, say)
     compute = choose_compute(bench.manifest.runtime)
     if step > 0 or not bench.manifest.runtime.share_base_step:
@@ -69,6 +74,22 @@ def train(bench: Workbench, step: int, say: Say, again: bool = False) -> None:
             share(bench)
 
 
+def check_sharing(bench: Workbench, step: int) -> None:
+    """Refuse batches of a step that cannot be shared out among processes and micro-batches."""
+    config, key = bench.manifest.training(step), "train.batch_size" if step else "train.base.batch_size"
+    parts, method = count() * config.accumulate, bench.manifest.method
+    if config.batch_size % parts:
+        raise UserError(
+            f"{key}: {config.batch_size} samples cannot be shared out evenly ({_factors(config.accumulate)}); make it a multiple of "
+            f"{parts}, or change the number of processes or train.accumulate"
+        )
+    if step > 0 and parts > 1 and not method.in_parts:
+        raise UserError(
+            f"method {method.name}: its losses are not the means of their parts', so its steps after the base step run in one "
+            "process, without torchrun, and with train.accumulate=1"
+        )
+
+
 def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
     run = bench.run
     model, teacher = start_model(bench, step)
@@ -77,13 +98,14 @@ def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
     plan = make_plan(bench, step, len(samples), compute)
     economise(model, teacher, bench.manifest.runtime, compute)
     state = _start_state(bench, step, model.to(compute.device), plan)
-    if run.resume_file(step).exists():
+    if from_main(run.resume_file(step).exists):
         _resume(bench, step, state, len(samples))
         say(f"step {step}: going on at iteration {state.iteration} of {plan.iterations}")
     method = build_method(bench.manifest.method, make_context(bench, step, teacher, memory, plan))
     loader = make_loader(samples, plan, state.iteration, bench.workers)
     with compute.autocast():
         method.begin(model, lambda: survey(samples, plan, bench.workers))
+    say(describe_plan(bench, step, model, plan))
     mark = {"recipe": checkpoint_recipe(bench, step), "samples": len(samples)}
     fit(
         state,
@@ -96,13 +118,39 @@ def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
     facts = {
         "iterations": plan.iterations,
         "samples": len(samples),
+        "processes": count(),
+        "sent_bytes": sent_bytes(model, plan),
         "device": compute.device.type,
         "precision": str(compute.dtype),
     }
     if step == 0:
         facts["base_step"] = bench.base_fingerprint
     save_model(bench, step, model, **facts)
-    run.resume_file(step).unlink(missing_ok=True)
+    from_main(lambda: run.resume_file(step).unlink(missing_ok=True))
+
+
+def describe_plan(bench: Workbench, step: int, model: DeepLab, plan: Plan) -> str:
+    """A line: how a step's batches are shared out, the learning rate, and what processes send each other."""
+    config, factors = bench.manifest.training(step), _factors(plan.accumulate)
+    shared_out = f" = {factors} × {len(plan.rows) // plan.accumulate}" if factors else ""
+    line = f"step {step}: batch {plan.batch_size}{shared_out}, learning rate {config.lr:g}"
+    if count() == 1:
+        return line
+    sent = communication(model)
+    return (
+        f"{line}; summed per iteration: {sent.gradients:,} bytes of gradients, {plan.accumulate * sent.batchnorm:,} of BatchNorm"
+    )
+
+
+def _factors(accumulate: int) -> str:
+    """The numbers, more than 1, into which batches are shared out, in words."""
+    return " × ".join(f"{n} {what}" for n, what in ((count(), "processes"), (accumulate, "micro-batches")) if n > 1)
+
+
+def sent_bytes(model: DeepLab, plan: Plan) -> int:
+    """The bytes that a process hands in to be summed in an iteration."""
+    sent = communication(model)
+    return sent.gradients + plan.accumulate * sent.batchnorm if count() > 1 else 0
 
 
 def _resume(bench: Workbench, step: int, state: TrainState[DeepLab], samples: int) -> None:
@@ -156,6 +204,9 @@ def make_plan(bench: Workbench, step: int, samples: int, compute: Compute) -> Pl
     return Plan(
         iterations=config.iterations or max(1, round(cast(float, config.epochs) * per_epoch)),
         batch_size=config.batch_size,
+        accumulate=config.accumulate,
+        # The unknown class's classifier is beside the logits: SSUL alone reads it. All other parameters have a loss, or need none.
+        partly_unused=step > 0 and manifest.model.unknown_class and not isinstance(manifest.method, Ssul),
         per_epoch=per_epoch,
         seed=derive_seed(manifest.seed, "train", step),
         compute=compute,
@@ -189,8 +240,8 @@ def _start_state(bench: Workbench, step: int, model: DeepLab, plan: Plan) -> Tra
 
 
 def make_loader(samples: TrainingSet, plan: Plan, start: int, workers: int) -> DataLoader[Batch]:
-    """Batches of the plan's iterations from `start` on, decoded by `workers` processes."""
-    stream = BatchStream(len(samples), plan.batch_size, plan.seed, start, plan.iterations)
+    """This process's rows of the batches of the plan's iterations from `start` on, decoded by `workers` processes."""
+    stream = BatchStream(len(samples), plan.batch_size, plan.seed, start, plan.iterations, plan.rows)
     # A generator of its own: the loader would otherwise draw from, and so disturb, the global one.
     return DataLoader(
         cast(Any, samples),

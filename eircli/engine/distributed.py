@@ -1,0 +1,143 @@
+"""The processes of a command: who this one is, and what they tell each other. Of one process all of it is the identity.
+
+torchrun starts them and `joined` makes them one group. Plain data and tensors on the CPU travel by gloo, tensors on a GPU
+by NCCL. All processes must come by the same calls in the same order, so what they do next is never decided by one alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+from uuid import uuid4
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
+from torch.distributed.rendezvous import rendezvous
+
+from eircli.errors import OtherProcessFailed, RunFailed
+from eircli.launch import Launch
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(days=7)
+"""How long a process waits for another that is alive: one may wait for a base step which another run is training."""
+
+
+def count() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return dist.get_rank() if count() > 1 else 0
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files."""
+    return rank() == 0
+
+
+def summed(tensor: Tensor) -> Tensor:
+    """The sum of all processes' tensors, bit for bit the same in all of them."""
+    if count() == 1:
+        return tensor
+    total = tensor.detach().clone(memory_format=torch.contiguous_format)
+    dist.all_reduce(total)
+    return total
+
+
+def any_of(*flags: bool) -> list[bool]:
+    """For each flag, whether it is set in any process."""
+    return [number > 0 for number in summed(torch.tensor(flags, dtype=torch.int32)).tolist()]
+
+
+def from_main(find: Callable[[], T]) -> T:
+    """What `find` returns in the main process, which alone calls it while the others wait."""
+    if count() == 1:
+        return find()
+    box: list[Any] = [find() if is_main() else None]
+    dist.broadcast_object_list(box)
+    return cast(T, box[0])
+
+
+def own_share(total: int) -> range:
+    """Which of 0..total-1 are this process's: every one is exactly one process's."""
+    return range(rank(), total, count())
+
+
+def collected(mine: list[T]) -> list[T]:
+    """The items of all processes, each of which has found those of its `own_share`, in order."""
+    if count() == 1:
+        return mine
+    shares: list[Any] = [None] * count()
+    dist.all_gather_object(shares, mine)
+    return [shares[position % count()][position // count()] for position in range(sum(map(len, shares)))]
+
+
+@contextmanager
+def joined(here: Launch) -> Iterator[None]:
+    """Join the group of torchrun's processes for the time of the block.
+
+    Raises:
+        RunFailed: another process is gone without a word.
+        OtherProcessFailed: in place of the block's error, where another process failed before: this one's error says no
+            more than that the other is gone.
+    """
+    backend = "gloo"
+    if torch.cuda.is_available():
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(here.local_rank % torch.cuda.device_count())
+    shared, rank, size = next(rendezvous("env://", timeout=timedelta(minutes=30)))
+    store = _of_this_start(shared, rank, size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    try:
+        yield
+    except SystemExit as end:
+        if not end.code:
+            any_of(False)  # who leaves early closes connections that others may still read from
+        dist.destroy_process_group()
+        raise
+    except Exception as error:
+        if not _is_first_to_fail(store):
+            raise OtherProcessFailed from error
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            raise RunFailed(
+                "the connection to another process is lost: it was killed, or its machine is gone; the same command goes on "
+                "from the last checkpoint (torchrun --max-restarts N does so by itself)"
+            ) from error
+        raise
+
+
+def _of_this_start(store: Store, rank: int, size: int) -> Store:
+    """A part of torchrun's store that nobody has used before. After a restart the store still holds what the processes before
+    left in it, such as their addresses.
+
+    The main process makes up the part's name. The others each make up a name to ask under, so that no answer is an old one;
+    it answers until all have said that they heard.
+    """
+    name = uuid4().hex
+    if rank > 0:
+        store.set(f"here/{rank}", name)
+        part = store.get(f"part/{name}").decode()
+        store.set(f"heard/{part}/{rank}", "")
+        return PrefixStore(part, store)
+    waiting = set(range(1, size))
+    while waiting:
+        for other in [other for other in waiting if store.check([f"here/{other}"])]:
+            store.set(f"part/{store.get(f'here/{other}').decode()}", name)
+        waiting = {other for other in waiting if not store.check([f"heard/{name}/{other}"])}
+        time.sleep(0.01)
+    return PrefixStore(name, store)
+
+
+def _is_first_to_fail(store: Store) -> bool:
+    try:
+        return bool(store.add("failed", 1) == 1)
+    except RuntimeError:  # the process that keeps the store is gone
+        return False

@@ -1,0 +1,132 @@
+"""A method's losses computed by several processes: gradients averaged (DDP), BatchNorm statistics taken over all of them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import Function
+from torch.nn.parallel import DistributedDataParallel
+
+from eircli.engine.distributed import count, summed
+from eircli.types import Batch
+
+ModelT = TypeVar("ModelT", bound=nn.Module)
+Losses = dict[str, Tensor]
+
+
+class Objective(Protocol[ModelT]):  # type: ignore[misc]
+    """What the loop asks of a method."""
+
+    def counted(self, batch: Batch) -> Tensor: ...
+
+    def prepare(self, batch: Batch) -> Batch: ...
+
+    def losses(self, model: ModelT, batch: Batch) -> Losses: ...
+
+
+class Learner(nn.Module):
+    """A model under a method's losses: prepared batch in, named losses out. DDP acts on a module's call, and a method
+    calls what it likes of the model; so this is the module that it is given."""
+
+    def __init__(self, model: ModelT, objective: Objective[ModelT]) -> None:
+        super().__init__()
+        self.model, self.objective = model, objective
+
+    def forward(self, batch: Batch) -> Losses:
+        return self.objective.losses(cast(Any, self.model), batch)
+
+    def named_buffers(self, *arguments: Any, **options: Any) -> Iterator[tuple[str, Tensor]]:
+        """None, for DDP to broadcast none: they are BatchNorm statistics, the same in all processes."""
+        return iter(())
+
+
+def build_learner(model: ModelT, objective: Objective[ModelT], partly_unused: bool) -> nn.Module:
+    """The learner that the loop calls. Of several processes each averages its gradients with the others'.
+
+    Args:
+        partly_unused: parameters may get no gradient; looked for in every iteration, which costs time.
+    """
+    learner = Learner(model, objective)
+    if count() == 1:
+        return learner
+    _synchronize_batchnorm(model)
+    # A 1×1 convolution's weights have the same bytes in either memory layout; a gradient in the other one is no matter.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+    return DistributedDataParallel(learner, find_unused_parameters=partly_unused)
+
+
+def gradients_kept(learner: nn.Module, keep: bool) -> AbstractContextManager[None]:
+    """Backward passes inside add to the gradients without averaging them over the processes yet, if `keep`."""
+    return learner.no_sync() if keep and isinstance(learner, DistributedDataParallel) else nullcontext()
+
+
+class Communication(NamedTuple):
+    """Bytes that a process hands in to be summed."""
+
+    gradients: int
+    """Once per iteration."""
+    batchnorm: int
+    """Of BatchNorm's means and variances and their gradients, once per micro-batch."""
+
+
+def communication(model: nn.Module) -> Communication:
+    """What a model in training mode would send if there were several processes."""
+    gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    channels = sum(module.num_features for module in _learning_batchnorms(model))
+    return Communication(gradients, 4 * channels * torch.float32.itemsize)
+
+
+def _learning_batchnorms(model: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+
+
+def _synchronize_batchnorm(model: nn.Module) -> None:
+    """Let BatchNorm that learns take its statistics over all processes. Parameters, buffers and their names stay."""
+    learning = _learning_batchnorms(model)
+    if learning and next(model.parameters()).is_cuda:
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        return
+    for module in learning:
+        module.__class__ = SynchronizedBatchNorm
+
+
+class SynchronizedBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over the maps of all processes, which have one shape. torch's SyncBatchNorm takes no tensors on the CPU."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        maps = input.float()
+        mean = _process_mean(maps.mean(dim=(0, 2, 3)))
+        centred = maps - mean.view(1, -1, 1, 1)
+        variance = _process_mean(centred.square().mean(dim=(0, 2, 3)))
+        with torch.no_grad():
+            number = count() * maps.numel() // maps.shape[1]
+            assert self.running_mean is not None
+            assert self.running_var is not None
+            assert self.num_batches_tracked is not None
+            assert self.momentum is not None
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(variance * number / (number - 1), self.momentum)
+            self.num_batches_tracked.add_(1)
+        scale = self.weight * (variance + self.eps).rsqrt()
+        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(input.dtype)
+
+
+class _ProcessMean(Function):
+    """The mean of all processes' tensors; the gradient of one is the mean of the gradients of that mean in all."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return summed(tensor) / count()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return summed(gradients[0]) / count()
+
+
+def _process_mean(tensor: Tensor) -> Tensor:
+    return cast(Tensor, _ProcessMean.apply(tensor))

@@ -1,0 +1,351 @@
+"""One process against several, and a batch against its parts. The processes of these tests talk by gloo on the CPU."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.distributed import HashStore  # type: ignore[attr-defined]
+
+from eircli import manifest
+from eircli.cli import main
+from eircli.engine import distributed
+from eircli.engine.parallel import communication
+from eircli.errors import UserError
+from eircli.memory.replay import Instances
+from eircli.method_settings import MethodSettings
+from eircli.methods import METHODS, build_method
+from eircli.methods.base import Context
+from eircli.model.deeplab import DeepLab
+from eircli.recipe import resolve
+from eircli.rundir import open_run
+from eircli.stages import evaluate as evaluation
+from eircli.stages import train as training
+from eircli.stages.models import load_model
+from eircli.stages.run_protocol import run_protocol
+from eircli.types import IGNORE, Batch
+from eircli.workbench import Workbench
+
+TINY = Path(__file__).parent / "tiny.yaml"
+# Dropout differs between processes; at a high learning rate rounding errors grow.
+CALM = ("train.base.dropout=false", "train.base.lr=0.01", "train.base.batch_size=8", "train.base.iterations=10")
+SETTINGS = (*CALM, "runtime.log_every=1", "dataset.val_images=9")
+TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
+
+
+def words(*overrides: str) -> list[str]:
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def start(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=TINY.parent.parent,
+        env=os.environ | {"OMP_NUM_THREADS": "1"} | environment,
+    )
+
+
+def start_pair(*arguments: str) -> list[subprocess.Popen[str]]:
+    """Two processes of one command as torchrun starts them, but without it, so that their exit codes are seen."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    return [start("-m", "eircli", *arguments, RANK=rank, LOCAL_RANK=rank, **common) for rank in ("0", "1")]
+
+
+def await_file(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline, f"no {path}"
+        time.sleep(0.01)
+
+
+def journal(run: Path, step: int) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / f"step-{step}/journal.jsonl").read_text().splitlines()]
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    return dict(torch.load(run / f"step-{step}/model.pt", weights_only=True)["model"])
+
+
+def confusion(run: Path, step: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    lines = (run / f"step-{step}/confusion.csv").read_text().splitlines()[1:]
+    return np.array([line.split(",")[1:] for line in lines], np.int64)
+
+
+def quiet(_: str) -> None:
+    return None
+
+
+def whole_run(path: Path, *overrides: str) -> Workbench:
+    bench = Workbench(open_run(TINY, overrides, path))
+    with bench.run.locked():
+        run_protocol(bench, quiet)
+    return bench
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EIR_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return whole_run(tmp_path_factory.mktemp("one") / "run", *SETTINGS).run.path
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path, cache = tmp_path_factory.mktemp("two") / "run", str(tmp_path_factory.mktemp("cache"))
+    command = ("-m", "eircli", "run-protocol", str(TINY), "--run-dir", str(path), "--json")
+    process = start(*TWO, *command, *words(*SETTINGS), EIR_CACHE=cache)
+    output, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+    assert len(json.loads(output)["runs"][0]["steps"]) == 3
+    assert "step 0: batch 8 = 2 processes × 4, learning rate 0.01; summed per iteration: " in errors
+    return path
+
+
+def test_two_processes_compute_what_one_does_step_by_step(one: Path, two: Path) -> None:
+    for step in range(3):
+        rows, pairs = journal(one, step), journal(two, step)
+        assert [row["iteration"] for row in pairs] == [row["iteration"] for row in rows]
+        for row, pair in zip(rows, pairs, strict=True):
+            assert pair["losses"] == pytest.approx(row["losses"], rel=1e-4)
+            assert pair["lr"] == row["lr"]
+        ours, theirs = weights(one, step), weights(two, step)
+        assert list(ours) == list(theirs)
+        for name in ours:
+            torch.testing.assert_close(theirs[name], ours[name], rtol=1e-3, atol=1e-4, msg=name)
+
+
+def test_two_processes_build_the_same_banks(one: Path, two: Path) -> None:
+    for step in (1, 2):
+        assert (two / f"step-{step}/bank.h5").read_bytes() == (one / f"step-{step}/bank.h5").read_bytes()
+
+
+def test_two_processes_count_every_pixel_once(one: Path, two: Path) -> None:
+    for step in range(3):
+        ours, theirs = confusion(one, step), confusion(two, step)
+        np.testing.assert_array_equal(theirs.sum(axis=1), ours.sum(axis=1))
+        assert np.abs(theirs - ours).sum() <= 0.005 * ours.sum()
+    last, alone = (json.loads((run / "step-2/results.json").read_text()) for run in (two, one))
+    assert last["images"] == alone["images"]
+    assert last["all"] == pytest.approx(alone["all"], abs=1)
+
+
+def test_what_processes_send_is_recorded(two: Path) -> None:
+    steps = open_run(two).steps
+    learned = [name for name in weights(two, 0) if "running" not in name and "tracked" not in name]
+    means = sum(tensor.numel() for name, tensor in weights(two, 0).items() if name.endswith("running_mean"))
+    gradients = sum(weights(two, 0)[name].numel() for name in learned)
+    assert steps[0]["checkpoint"]["processes"] == 2
+    assert steps[0]["checkpoint"]["sent_bytes"] == 4 * (gradients + 4 * means)
+    assert communication(load_model(Workbench(open_run(two)), 0).eval()) == (4 * gradients, 0)
+
+
+def test_a_killed_process_is_restarted_and_the_run_ends_bit_for_bit_as_without(two: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    command = ("-m", "eircli", "train", str(TINY), "--step", "0", "--run-dir", str(run))
+    process = start(*TWO, "--max-restarts", "1", *command, *words(*SETTINGS, "runtime.checkpoint_minutes=0"))
+    await_file(run / "step-0/resume.pt")
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(children[0]), signal.SIGKILL)
+    _, errors = process.communicate(timeout=180)
+    assert process.returncode == 0, errors
+    assert "going on at iteration" in errors
+    resumed, uninterrupted = weights(run, 0), weights(two, 0)
+    assert all(torch.equal(resumed[name], uninterrupted[name]) for name in uninterrupted)
+    assert [row["losses"] for row in journal(run, 0)] == [row["losses"] for row in journal(two, 0)]
+
+
+def test_control_c_on_one_process_stops_all_and_saves(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    pair = start_pair(
+        "train", str(TINY), "--step", "0", "--run-dir", str(run), *words("train.base.iterations=100000", "runtime.log_every=1")
+    )
+    await_file(run / "step-0/journal.jsonl")
+    while not (run / "step-0/journal.jsonl").read_text():
+        time.sleep(0.05)
+    pair[1].send_signal(signal.SIGINT)
+    errors = [process.communicate(timeout=60)[1] for process in pair]
+    assert [process.returncode for process in pair] == [130, 130], errors
+    assert errors[0].strip().splitlines()[-1] == "interrupted; the same command goes on from here"
+    assert errors[1] == ""
+    assert torch.load(run / "step-0/resume.pt", weights_only=True)["iteration"] > 0
+
+
+@pytest.mark.parametrize("key", ["train.batch_size", "train.base.batch_size"])
+def test_batches_that_cannot_be_shared_out(
+    key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(training, "count", lambda: 2)
+    parts = ("train.accumulate=2", "train.base.batch_size=8")
+    command = ["run-protocol", str(TINY), "--run-dir", str(tmp_path / "run"), *words(*parts, f"{key}=6")]
+    monkeypatch.setattr(sys, "argv", ["eir", *command])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    message = f"{key}: 6 samples cannot be shared out evenly (2 processes × 2 micro-batches); make it a multiple of 4"
+    assert message in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_first_process_to_fail_says_why() -> None:
+    store = HashStore()
+    assert [distributed._is_first_to_fail(store) for _ in range(3)] == [True, False, False]
+
+
+def test_star_is_refused_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = Workbench(open_run(TINY, ("method.name=star", "train.accumulate=2"), tmp_path / "run"))
+    training.check_sharing(bench, 0)
+    with pytest.raises(UserError, match=r"method star: .* train\.accumulate=1"):
+        training.check_sharing(bench, 1)
+    monkeypatch.setattr(training, "count", lambda: 2)
+    with pytest.raises(UserError, match=r"method star: .* without torchrun"):
+        training.check_sharing(Workbench(open_run(TINY, ("method.name=star",), tmp_path / "run")), 1)
+
+
+def test_micro_batches_divide_the_batch() -> None:
+    recipe = {"name": "x", "dataset": {"kind": "shapes"}, "protocol": {"schedule": "joint"}, "method": {"name": "finetune"}}
+    with pytest.raises(UserError, match="batch_size 10 is no multiple of accumulate 4"):
+        resolve(recipe, ("train.batch_size=10", "train.accumulate=4"))
+    with pytest.raises(UserError, match="BatchNorm cannot learn from single images"):
+        resolve(recipe, ("train.batch_size=4", "train.accumulate=4"))
+
+
+@pytest.mark.parametrize("total", [0, 1, 5, 9, 12])
+def test_every_position_is_exactly_one_process_s(total: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    for count in (1, 2, 4, 7):
+        monkeypatch.setattr(distributed, "count", lambda count=count: count)
+        shares: list[int] = []
+        for rank in range(count):
+            monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
+            shares += distributed.own_share(total)
+        assert sorted(shares) == list(range(total))
+
+
+def test_shares_of_a_test_set_add_up_to_it(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four processes, so that the last round has fewer images than processes; and one that has none at all."""
+    shutil.copytree(one, tmp_path / "run")
+    bench, whole = Workbench(open_run(tmp_path / "run")), confusion(one, 2)
+    images = len(bench.test_view(2))
+    assert images % 4
+    for processes in (4, images + 1):
+        total = np.zeros_like(whole)
+        for rank in range(processes):
+            monkeypatch.setattr(evaluation, "own_share", lambda total, r=rank, p=processes: range(r, total, p))
+            with bench.run.locked():
+                evaluation.evaluate(bench, 2, quiet, again=True)
+            total += confusion(bench.run.path, 2)
+        np.testing.assert_array_equal(total, whole)
+
+
+def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
+    common = ("train.base.frozen_batchnorm=true", "train.base.iterations=2", "train.iterations=3", *SETTINGS[:3], *SETTINGS[4:])
+    whole = whole_run(tmp_path / "whole", *common).run.path
+    parts = whole_run(tmp_path / "parts", *common, "train.accumulate=2", "train.base.accumulate=4").run.path
+    for step in range(3):
+        rows, pairs = journal(whole, step), journal(parts, step)
+        for row, pair in zip(rows, pairs, strict=True):
+            assert pair["losses"] == pytest.approx(row["losses"], rel=1e-4)
+
+
+OLD, NEW = 2, 1
+NETWORK = manifest.Model(backbone="tiny", weights="none", aspp_channels=8, aspp_rates=(1,), unknown_class=True)
+CONFIGS: dict[str, dict[str, Any]] = {
+    "eir": {"slot": 8, "threshold": 0.0},
+    "image-replay": {"missing": "ignore", "distill": {"weight": 5.0}},
+}
+
+
+def batch() -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.randint(0, 4, (4, 8, 8), dtype=torch.uint8, generator=generator)
+    labels = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    for image, rows in enumerate((0, 4, 30, 12)):  # images differ in how much of them counts
+        labels[image, :rows] = IGNORE
+    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator)
+    return Batch(images, labels, seed=7, replayed=torch.tensor([False, True, False, True]))
+
+
+def instances() -> Instances:
+    generator = torch.Generator().manual_seed(0)
+    side, number = torch.tensor([5, 7, 4]), torch.tensor([0, 1, 2])
+    ends = (side * side).cumsum(0)
+    pixels = torch.randint(0, 256, (int(ends[-1]), 3), dtype=torch.uint8, generator=generator)
+    masks = torch.ones(len(pixels), dtype=torch.bool)
+    return Instances(pixels, masks, ends - side * side, side, side, torch.tensor([0, 0, 1]), torch.minimum(number, number * 9))
+
+
+def parts_of(whole: Batch, counted: Callable[[Batch], torch.Tensor]) -> list[Batch]:
+    mean = counted(whole).sum() / 2
+    return [whole.cut(slice(first, first + 2)).with_(part=(first, 4), counted=mean) for first in (0, 2)]
+
+
+def prepared_method(name: str) -> tuple[Any, DeepLab]:
+    torch.manual_seed(0)
+    model = DeepLab(NETWORK, [OLD])
+    teacher = model.frozen_copy()
+    model.add_classes(NEW)
+    config: MethodSettings = resolve(
+        {
+            "name": "x",
+            "dataset": {"kind": "shapes", "size": 32},
+            "data": {"crop_size": 32},
+            "protocol": {"schedule": "joint"},
+            "method": {"name": name, **CONFIGS.get(name, {})},
+        },
+        ("model.unknown_class=true",),
+    ).method
+    method = build_method(config, Context(OLD, NEW, teacher, instances()))  # type: ignore[arg-type]
+    method.begin(model, lambda: [batch()])
+    model.train_mode(frozen_batchnorm=True, dropout=False)
+    return method, model
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "star"])
+def test_the_mean_of_the_parts_is_the_whole(name: str) -> None:
+    """Every method's losses and gradients, with different numbers of ignored pixels in the parts."""
+    method, model = prepared_method(name)
+    whole = method.losses(model, method.prepare(batch()))
+    sum(whole.values()).backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    found = [method.losses(model, method.prepare(part)) for part in parts_of(batch(), method.counted)]
+    sum(loss / 2 for losses in found for loss in losses.values()).backward()
+    for key in whole:
+        torch.testing.assert_close((found[0][key] + found[1][key]) / 2, whole[key], rtol=1e-5, atol=1e-6)
+    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    assert gradients.keys() == expected.keys()
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected[key], rtol=1e-3, atol=1e-4 * float(expected[key].abs().max()) + 1e-7)
+
+
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "star"])
+def test_what_is_counted_is_known_before_a_batch_is_prepared(name: str) -> None:
+    method, _ = prepared_method(name)
+    prepared = method.prepare(batch())
+    valid = prepared.labels != IGNORE if prepared.targets is None else prepared.targets.valid
+    assert torch.equal(method.counted(batch()), valid)
+
+
+def test_parts_of_a_batch_are_fused_like_the_whole() -> None:
+    method, _ = prepared_method("eir")
+    whole = method.prepare(batch())
+    parts = [method.prepare(part) for part in parts_of(batch(), method.counted)]
+    assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
+    for field in range(3):
+        assert torch.equal(torch.cat([part.targets[field] for part in parts]), whole.targets[field])
+    assert not torch.equal(whole.images[2:], method.prepare(batch().cut(slice(2, 4))).images)
