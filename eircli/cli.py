@@ -218,6 +218,18 @@ def status_command(recipe: Recipe, overrides: Overrides = None, run_dir: RunDire
 def main() -> None:
     """Run the command line: exit code 0; 1 for a failed run; 2 for what the user can mend; 130 for an interrupt."""
     try:
+        _command()
+    except SystemExit as end:
+        if launched().processes == 1:
+            raise
+        # Threads of the process group may still run, which Python's own way out does not always survive.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(int(end.code or 0))
+
+
+def _command() -> None:
+    try:
         with _among_processes():
             _run()
     except OtherProcessFailed:

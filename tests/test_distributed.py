@@ -1,4 +1,4 @@
-"""One process against several, and a batch against its parts. The processes of these tests talk by gloo on the CPU."""
+"""One process against several, which talk by gloo on the CPU."""
 
 import json
 import os
@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +16,16 @@ import pytest
 import torch
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from eircli import manifest
 from eircli.cli import main
 from eircli.engine import distributed
 from eircli.engine.parallel import communication
 from eircli.errors import UserError
-from eircli.memory.replay import Instances
-from eircli.method_settings import MethodSettings
-from eircli.methods import METHODS, build_method
-from eircli.methods.base import Context
-from eircli.model.deeplab import DeepLab
 from eircli.recipe import resolve
 from eircli.rundir import open_run
 from eircli.stages import evaluate as evaluation
 from eircli.stages import train as training
 from eircli.stages.models import load_model
 from eircli.stages.run_protocol import run_protocol
-from eircli.types import IGNORE, Batch
 from eircli.workbench import Workbench
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -100,15 +92,28 @@ def whole_run(path: Path, *overrides: str) -> Workbench:
 
 @pytest.fixture(scope="module")
 def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process in float64: a feature that float32 rounds across zero would change gradients by percents."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EIR_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return whole_run(tmp_path_factory.mktemp("one") / "run", *SETTINGS).run.path
+        torch.set_default_dtype(torch.float64)
+        try:
+            return whole_run(tmp_path_factory.mktemp("one") / "run", *SETTINGS).run.path
+        finally:
+            torch.set_default_dtype(torch.float32)
 
 
 @pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def in_float64(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file of a program: eir in float64."""
+    program = tmp_path_factory.mktemp("program") / "eir.py"
+    program.write_text("import torch\ntorch.set_default_dtype(torch.float64)\nfrom eircli.cli import main\nmain()\n")
+    return str(program)
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, in_float64: str) -> Path:
     path, cache = tmp_path_factory.mktemp("two") / "run", str(tmp_path_factory.mktemp("cache"))
-    command = ("-m", "eircli", "run-protocol", str(TINY), "--run-dir", str(path), "--json")
+    command = (in_float64, "run-protocol", str(TINY), "--run-dir", str(path), "--json")
     process = start(*TWO, *command, *words(*SETTINGS), EIR_CACHE=cache)
     output, errors = process.communicate(timeout=180)
     assert process.returncode == 0, errors
@@ -122,12 +127,12 @@ def test_two_processes_compute_what_one_does_step_by_step(one: Path, two: Path) 
         rows, pairs = journal(one, step), journal(two, step)
         assert [row["iteration"] for row in pairs] == [row["iteration"] for row in rows]
         for row, pair in zip(rows, pairs, strict=True):
-            assert pair["losses"] == pytest.approx(row["losses"], rel=1e-4)
+            assert pair["losses"] == pytest.approx(row["losses"], rel=1e-5)
             assert pair["lr"] == row["lr"]
         ours, theirs = weights(one, step), weights(two, step)
         assert list(ours) == list(theirs)
         for name in ours:
-            torch.testing.assert_close(theirs[name], ours[name], rtol=1e-3, atol=1e-4, msg=name)
+            torch.testing.assert_close(theirs[name], ours[name], rtol=1e-7, atol=1e-9, msg=name)
 
 
 def test_two_processes_build_the_same_banks(one: Path, two: Path) -> None:
@@ -151,13 +156,15 @@ def test_what_processes_send_is_recorded(two: Path) -> None:
     means = sum(tensor.numel() for name, tensor in weights(two, 0).items() if name.endswith("running_mean"))
     gradients = sum(weights(two, 0)[name].numel() for name in learned)
     assert steps[0]["checkpoint"]["processes"] == 2
-    assert steps[0]["checkpoint"]["sent_bytes"] == 4 * (gradients + 4 * means)
+    assert steps[0]["checkpoint"]["sent_bytes"] == 8 * (gradients + 4 * means)
     assert communication(load_model(Workbench(open_run(two)), 0).eval()) == (4 * gradients, 0)
 
 
-def test_a_killed_process_is_restarted_and_the_run_ends_bit_for_bit_as_without(two: Path, tmp_path: Path) -> None:
+def test_a_killed_process_is_restarted_and_the_run_ends_bit_for_bit_as_without(
+    two: Path, in_float64: str, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
-    command = ("-m", "eircli", "train", str(TINY), "--step", "0", "--run-dir", str(run))
+    command = (in_float64, "train", str(TINY), "--step", "0", "--run-dir", str(run))
     process = start(*TWO, "--max-restarts", "1", *command, *words(*SETTINGS, "runtime.checkpoint_minutes=0"))
     await_file(run / "step-0/resume.pt")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -259,93 +266,4 @@ def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
     for step in range(3):
         rows, pairs = journal(whole, step), journal(parts, step)
         for row, pair in zip(rows, pairs, strict=True):
-            assert pair["losses"] == pytest.approx(row["losses"], rel=1e-4)
-
-
-OLD, NEW = 2, 1
-NETWORK = manifest.Model(backbone="tiny", weights="none", aspp_channels=8, aspp_rates=(1,), unknown_class=True)
-CONFIGS: dict[str, dict[str, Any]] = {
-    "eir": {"slot": 8, "threshold": 0.0},
-    "image-replay": {"missing": "ignore", "distill": {"weight": 5.0}},
-}
-
-
-def batch() -> Batch:
-    generator = torch.Generator().manual_seed(0)
-    labels = torch.randint(0, 4, (4, 8, 8), dtype=torch.uint8, generator=generator)
-    labels = labels.repeat_interleave(4, 1).repeat_interleave(4, 2)
-    for image, rows in enumerate((0, 4, 30, 12)):  # images differ in how much of them counts
-        labels[image, :rows] = IGNORE
-    images = torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator)
-    return Batch(images, labels, seed=7, replayed=torch.tensor([False, True, False, True]))
-
-
-def instances() -> Instances:
-    generator = torch.Generator().manual_seed(0)
-    side, number = torch.tensor([5, 7, 4]), torch.tensor([0, 1, 2])
-    ends = (side * side).cumsum(0)
-    pixels = torch.randint(0, 256, (int(ends[-1]), 3), dtype=torch.uint8, generator=generator)
-    masks = torch.ones(len(pixels), dtype=torch.bool)
-    return Instances(pixels, masks, ends - side * side, side, side, torch.tensor([0, 0, 1]), torch.minimum(number, number * 9))
-
-
-def parts_of(whole: Batch, counted: Callable[[Batch], torch.Tensor]) -> list[Batch]:
-    mean = counted(whole).sum() / 2
-    return [whole.cut(slice(first, first + 2)).with_(part=(first, 4), counted=mean) for first in (0, 2)]
-
-
-def prepared_method(name: str) -> tuple[Any, DeepLab]:
-    torch.manual_seed(0)
-    model = DeepLab(NETWORK, [OLD])
-    teacher = model.frozen_copy()
-    model.add_classes(NEW)
-    config: MethodSettings = resolve(
-        {
-            "name": "x",
-            "dataset": {"kind": "shapes", "size": 32},
-            "data": {"crop_size": 32},
-            "protocol": {"schedule": "joint"},
-            "method": {"name": name, **CONFIGS.get(name, {})},
-        },
-        ("model.unknown_class=true",),
-    ).method
-    method = build_method(config, Context(OLD, NEW, teacher, instances()))  # type: ignore[arg-type]
-    method.begin(model, lambda: [batch()])
-    model.train_mode(frozen_batchnorm=True, dropout=False)
-    return method, model
-
-
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "star"])
-def test_the_mean_of_the_parts_is_the_whole(name: str) -> None:
-    """Every method's losses and gradients, with different numbers of ignored pixels in the parts."""
-    method, model = prepared_method(name)
-    whole = method.losses(model, method.prepare(batch()))
-    sum(whole.values()).backward()
-    expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-    model.zero_grad()
-    found = [method.losses(model, method.prepare(part)) for part in parts_of(batch(), method.counted)]
-    sum(loss / 2 for losses in found for loss in losses.values()).backward()
-    for key in whole:
-        torch.testing.assert_close((found[0][key] + found[1][key]) / 2, whole[key], rtol=1e-5, atol=1e-6)
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    assert gradients.keys() == expected.keys()
-    for key, gradient in gradients.items():
-        torch.testing.assert_close(gradient, expected[key], rtol=1e-3, atol=1e-4 * float(expected[key].abs().max()) + 1e-7)
-
-
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "star"])
-def test_what_is_counted_is_known_before_a_batch_is_prepared(name: str) -> None:
-    method, _ = prepared_method(name)
-    prepared = method.prepare(batch())
-    valid = prepared.labels != IGNORE if prepared.targets is None else prepared.targets.valid
-    assert torch.equal(method.counted(batch()), valid)
-
-
-def test_parts_of_a_batch_are_fused_like_the_whole() -> None:
-    method, _ = prepared_method("eir")
-    whole = method.prepare(batch())
-    parts = [method.prepare(part) for part in parts_of(batch(), method.counted)]
-    assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
-    for field in range(3):
-        assert torch.equal(torch.cat([part.targets[field] for part in parts]), whole.targets[field])
-    assert not torch.equal(whole.images[2:], method.prepare(batch().cut(slice(2, 4))).images)
+            assert pair["losses"] == pytest.approx(row["losses"], rel=1e-5)

@@ -78,7 +78,12 @@ def communication(model: nn.Module) -> Communication:
     """What a model in training mode would send if there were several processes."""
     gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     channels = sum(module.num_features for module in _learning_batchnorms(model))
-    return Communication(gradients, 4 * channels * torch.float32.itemsize)
+    return Communication(gradients, 4 * channels * _statistics_type(next(model.parameters())).itemsize)
+
+
+def _statistics_type(maps: Tensor) -> torch.dtype:
+    """What BatchNorm's statistics are taken in: at least float32."""
+    return torch.promote_types(maps.dtype, torch.float32)
 
 
 def _learning_batchnorms(model: nn.Module) -> list[nn.BatchNorm2d]:
@@ -99,7 +104,7 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
     """BatchNorm over the maps of all processes, which have one shape. torch's SyncBatchNorm takes no tensors on the CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
-        maps = input.float()
+        maps = input.to(_statistics_type(input))
         mean = _process_mean(maps.mean(dim=(0, 2, 3)))
         centred = maps - mean.view(1, -1, 1, 1)
         variance = _process_mean(centred.square().mean(dim=(0, 2, 3)))
