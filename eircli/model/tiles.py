@@ -71,7 +71,8 @@ def mixed(wide: Tensor, band: Band) -> Tensor:
 
 def add_unmixed(gradient: Tensor, band: Band, into: Tensor) -> None:
     """The transpose of `mixed`: add a band's gradient [rows, K, W] to that of the wide maps [h, K, W]."""
-    into[band.sources] += (band.mix.T @ gradient.flatten(1)).view_as(into[band.sources])
+    part = into[band.sources]
+    part.view(len(part), -1).addmm_(band.mix.T, gradient.flatten(1))
 
 
 def tiles(logits: Tensor, size: Sequence[int]) -> Iterator[tuple[int, slice, Tensor]]:
