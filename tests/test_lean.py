@@ -5,9 +5,12 @@ import copy
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
 from eircli.manifest import Model
+from eircli.model import dilated
 from eircli.model.deeplab import DeepLab
+from eircli.model.dilated import TapByTap, take_apart_dilated
 from eircli.model.lean import checkpoint_activations, compile_model, fold_batchnorm, lower_weights
 
 SMALL = {"weights": "none", "aspp_channels": 16, "aspp_rates": (1, 2)}
@@ -79,6 +82,40 @@ def test_recomputing_keeps_less_for_the_backward_pass() -> None:
     whole, lean = network("resnet18"), network("resnet18")
     checkpoint_activations(lean)
     assert kept(lean) < kept(whole) / 2
+
+
+@pytest.mark.parametrize("rate", [6, 9, 18])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 1e-2)])
+def test_a_convolution_tap_by_tap_is_the_convolution(rate: int, dtype: torch.dtype, tolerance: float) -> None:
+    generator = torch.Generator().manual_seed(rate)
+    maps = torch.randn(2, 5, 11, 14, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    weight = torch.randn(4, 5, 3, 3, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+    found, expected = TapByTap.apply(maps, weight, rate), conv2d(maps, weight, padding=rate, dilation=rate)
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=5 * tolerance)
+    gradient = torch.randn(expected.shape, generator=generator, dtype=torch.float64).to(dtype)
+    pairs = zip(*(torch.autograd.grad(out, (maps, weight), gradient) for out in (found, expected)), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=tolerance, atol=5 * tolerance)
+
+
+def test_a_network_taken_apart_computes_the_same_and_learns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dilated, "MANY", 1)
+    wide = Model.model_validate({"backbone": "tiny", **SMALL, "aspp_rates": (6, 12)})
+    torch.manual_seed(0)
+    model = DeepLab(wide, [3])
+    model.train_mode(frozen_batchnorm=True, dropout=False)
+    apart = copy.deepcopy(model)
+    take_apart_dilated(apart)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = apart(images()), model(images())
+    torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)
+    for out in (found, expected):
+        out.float().square().sum().backward()
+    for (name, one), other in zip(apart.named_parameters(), model.parameters(), strict=True):
+        assert one.grad is not None, name
+        assert other.grad is not None
+        assert one.grad.dtype == torch.float32
+        assert (one.grad - other.grad).norm() <= 0.05 * other.grad.norm() + 1e-6, name
 
 
 def test_a_compiled_network_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

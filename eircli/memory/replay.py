@@ -134,7 +134,7 @@ def potential_classes(
     pseudo = (labels == BACKGROUND) & (combined != BACKGROUND)
     # One count of both kinds of pixels: a channel's pseudo-labelled ones are counted 256 places on.
     counts = torch.zeros(len(labels), 2 * 256, dtype=torch.int32, device=labels.device)
-    place = torch.add(combined.long(), pseudo, alpha=256).flatten(1)
+    place = combined.long().add_(pseudo, alpha=256).flatten(1)
     counts.scatter_add_(1, place, counts.new_ones(()).expand_as(place))
     area = torch.where(counts[:, : old + 1] > 0, 0, counts[:, 256 : 257 + old])
     ordered, channels = area.sort(dim=1, descending=True, stable=True)

@@ -31,6 +31,7 @@ from eircli.method_settings import Eir, Ssul
 from eircli.methods import build_method
 from eircli.methods.base import Context
 from eircli.model.deeplab import DeepLab
+from eircli.model.dilated import take_apart_dilated
 from eircli.model.lean import checkpoint_activations, compile_model, fold_batchnorm, lower_weights
 from eircli.progress import Say, track
 from eircli.seeds import derive_seed
@@ -226,6 +227,9 @@ def economise(model: DeepLab, teacher: DeepLab | None, runtime: Runtime, compute
         fold_batchnorm(teacher)
         if compute.dtype != torch.float32:
             lower_weights(teacher, compute.dtype)
+    for network in (model, teacher):
+        if network is not None and compute.device.type == "cpu" and compute.dtype == torch.bfloat16:
+            take_apart_dilated(network)
     if runtime.compile != "none":
         for network in (model, teacher):
             if network is not None:
