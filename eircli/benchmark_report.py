@@ -27,7 +27,13 @@ def bench_report(facts: Facts) -> Group:
             plain = [number(row["plain_milliseconds"]), number(row["plain_mebibytes"]), ratio] if against_plain else []
             table.add_row(f"  {row['name']}", *fast, *plain)
         table.add_section()
-    return Group(_machine(facts["machine"]), table, *_utilisation(facts["utilisation"]), *_hours(facts["estimate"]))
+    return Group(
+        _machine(facts["machine"]),
+        table,
+        *_exemplar(facts["exemplar_bytes"]),
+        *_utilisation(facts["utilisation"]),
+        *_hours(facts["estimate"]),
+    )
 
 
 def growth_report(facts: Facts) -> Group:
@@ -54,6 +60,14 @@ def number(value: float | None) -> str:
 def _machine(facts: Facts) -> str:
     where = facts["processor"] if facts["device"] == "cpu" else f"{facts['device']}; {facts['processor']}"
     return f"{where} ({facts['instructions']}), {facts['threads']} thread{'s' * (facts['threads'] > 1)}, torch {facts['torch']}; medians"
+
+
+def _exemplar(facts: Facts | None) -> list[str]:
+    if facts is None:
+        return []
+    return [
+        f"a stored instance takes {number(facts['mean'])} bytes on average, median {number(facts['median'])} ({facts['instances']} of them)"
+    ]
 
 
 def _utilisation(facts: Facts) -> list[str]:

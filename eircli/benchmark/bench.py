@@ -18,6 +18,7 @@ from eircli.benchmark.measure import Case, Cost, cost
 from eircli.benchmark.parts import (
     bank_cases,
     composition_case,
+    exemplar_bytes,
     loss_case,
     prediction_case,
     query_case,
@@ -104,6 +105,7 @@ def bench_all(bench: Workbench, settings: Settings) -> dict[str, Any]:
     return {
         "machine": machine(device),
         "sections": {name: [row._asdict() for row in rows] for name, rows in sections.items()},
+        "exemplar_bytes": exemplar_bytes(bench),
         "utilisation": {_short(precision): utilisation(bench, settings, rows) for precision, rows in steps.items()},
         "estimate": estimate(bench, speeds) | {"precision": _short(settings.compute.dtype)},
     }

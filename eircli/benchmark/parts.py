@@ -13,7 +13,8 @@ from eircli.benchmark.scenes import LossInput, scene_instances, scene_labels
 from eircli.data.training_set import TrainingSet
 from eircli.data.transforms import TrainTransform
 from eircli.memory import replay
-from eircli.memory.bank import Bank
+from eircli.memory.bank import Bank, encode
+from eircli.memory.harvest import candidates, cut_out
 from eircli.methods.tiled_losses import tiled_losses
 from eircli.model.deeplab import predict
 from eircli.protocols import parse_schedule
@@ -94,6 +95,18 @@ def reading_case(bench: Workbench) -> Case:
             split.present(position)
 
     return Case("reading an image's classes, once ever", read, per=count)
+
+
+def exemplar_bytes(bench: Workbench, images: int = 32) -> dict[str, float] | None:
+    """What the instances of some of the base step's images cost a bank; None if they hold none that may be kept."""
+    view, memory = bench.training_view(0), bench.manifest.memory
+    channels = list(range(1, 1 + len(bench.schedule.new(0))))
+    sizes = []
+    for image in np.unique(np.linspace(0, len(view) - 1, images).astype(int)).tolist():
+        label = view.load_label(image)
+        found = candidates(label, channels, image, memory.selection, memory.min_area)
+        sizes += [encode(cut_out(view, one, 1, "", 0), memory.encoding, memory.jpeg_quality).size for one in found]
+    return {"instances": len(sizes), "mean": float(np.mean(sizes)), "median": float(np.median(sizes))} if sizes else None
 
 
 def bank_cases(path: Path, count: int) -> list[Case]:
