@@ -9,7 +9,7 @@ import torch
 
 from eircli.benchmark.measure import Case
 from eircli.benchmark.plain import plain_fuse, plain_losses, plain_predict
-from eircli.benchmark.scenes import LossInput, scene_instances, scene_labels
+from eircli.benchmark.scenes import LossInput, scene_batch, scene_instances, scene_labels
 from eircli.data.training_set import TrainingSet
 from eircli.data.transforms import TrainTransform
 from eircli.memory import replay
@@ -48,7 +48,7 @@ def prediction_case(n: int, channels: int, side: int, stride: int, device: torch
 def composition_case(n: int, channels: int, side: int, slot: int, device: torch.device) -> Case:
     """Draws, potential classes, slots and three pastes; per image."""
     old = channels - 2
-    images = torch.rand(n, 3, side, side, device=device) * 255
+    images = scene_batch(n, side, [], device).images
     labels, combined = (scene_labels(n, side, shown, device) for shown in ([channels - 1], [channels - 1, 1, 2]))
     instances = scene_instances(old, 4, min(150, slot), device)
 

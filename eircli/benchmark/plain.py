@@ -29,7 +29,7 @@ def plain_fuse(
     images: Tensor, labels: Tensor, instances: Instances, pastes: Pastes, draws: Draws, side: int, channels: int
 ) -> tuple[Tensor, Tensor]:
     """`replay.fuse` image by image and paste by paste, with dense soft labels float [N, K, H, W]; ignored pixels are all 0."""
-    images = images.clone()
+    images = images.to(torch.float32, copy=True)
     known = torch.where(labels == IGNORE, BACKGROUND, labels).long()
     soft = one_hot(known, channels).permute(0, 3, 1, 2).float() * (labels != IGNORE).unsqueeze(1)
     for n in range(len(images)):

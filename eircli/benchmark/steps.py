@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eircli.benchmark.measure import Case
@@ -69,10 +69,10 @@ def rig(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, 
     """
     torch.manual_seed(0)
     old, new = classes
-    before = DeepLab(manifest.model, [old])
-    teacher = before.frozen_copy()
-    before.add_classes(new)
-    model = before
+    model = DeepLab(manifest.model, [old])
+    settle_batchnorm(model)
+    teacher = model.frozen_copy()
+    model.add_classes(new)
     if kind != "plain":
         economise(model, teacher, manifest.runtime, compute)
     model, teacher = model.to(compute.device), teacher.to(compute.device)
@@ -88,6 +88,20 @@ def rig(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, 
     batch = scene_batch(n, side, [old + 1], compute.device)
     optimizer = build_optimizer(*model.parameter_groups(), manifest.train)
     return Rig(model, teacher, method, batch, compute, optimizer)
+
+
+@torch.no_grad()
+def settle_batchnorm(model: DeepLab) -> None:
+    """Give a network of random weights the BatchNorm statistics of noise. Without any, what a deep one computes grows until it
+    overflows or underflows, and processors are slow with such numbers."""
+    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 1.0
+    model.train()
+    model(torch.randint(0, 256, (2, 3, 128, 128), dtype=torch.uint8))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
 
 
 def step_cases(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, against_plain: bool) -> list[Case]:

@@ -193,7 +193,7 @@ def one_hot(labels: UInt8[Tensor, "n h w"]) -> SoftLabels:
 
 
 def fuse(
-    images: Float[Tensor, "n 3 h w"],
+    images: UInt8[Tensor, "n 3 h w"] | Float[Tensor, "n 3 h w"],
     labels: UInt8[Tensor, "n h w"],
     instances: Instances,
     pastes: Pastes,
@@ -218,7 +218,7 @@ def fuse(
     channels = torch.cat([known, pastes.channel.to(torch.uint8)[:, :, None, None].expand(-1, -1, height, width)], dim=1)
     weights = torch.zeros(channels.shape, device=images.device, dtype=draws.lam.dtype)
     weights[:, 0] = 1
-    images = images.clone(memory_format=torch.contiguous_format)
+    images = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
     planes, shares = images.flatten(2), weights.flatten(2)
     for p in range(pastes.active.shape[1]):
         place, pixels = _scaled(instances, pastes, draws, p, side, width)

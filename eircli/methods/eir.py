@@ -20,11 +20,11 @@ class Eir(DistilledReplay):
         self.config = config
 
     def prepare(self, batch: Batch) -> Batch:
-        images, config = batch.images.float(), self.config
+        images, config = batch.images, self.config
         seen = self.teacher(images) if config.pseudo_labels else None
         combined = batch.labels if seen is None else self.completed(batch.labels, seen)
         if not config.fusion:
-            return self.with_teacher(batch.with_(images=images, targets=replay.one_hot(combined)), seen)
+            return self.with_teacher(batch.with_(images=images.float(), targets=replay.one_hot(combined)), seen)
         mixed, targets = self._fuse(images, batch, combined)
         return self.with_teacher(batch.with_(images=mixed, targets=targets))
 
