@@ -175,8 +175,8 @@ class Runtime(Section):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """auto is bf16 on CUDA and fp32 on the CPU; fp16 scales its losses."""
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
-    """Compile student and teacher with torch.compile in this mode; reduce-overhead replays CUDA graphs. The first
-    iterations take minutes; needs a C++ compiler, on CUDA Triton."""
+    """Compile the student with torch.compile in this mode (reduce-overhead and max-autotune replay CUDA graphs), the teacher
+    and EIR's losses in the default mode. The first iterations take minutes; needs a C++ compiler, on CUDA Triton."""
     checkpoint_activations: bool = False
     """Keep only each block's input for the backward pass and run the block again there: about a third more time, a
     fraction of the memory."""
@@ -193,6 +193,12 @@ class Runtime(Section):
     memory, from which every batch's instances are copied."""
     log_every: PositiveInt = 10
     """Iterations between two journal entries, at which losses are checked to be finite."""
+
+    @model_validator(mode="after")
+    def _compiled_or_recomputed(self) -> Runtime:
+        if self.compile != "none" and self.checkpoint_activations:
+            raise ValueError("compile and checkpoint_activations exclude each other: give one of them")
+        return self
 
 
 class Manifest(Section):

@@ -141,7 +141,7 @@ class SoftLabels(NamedTuple):
     """
 
     channels: Tensor
-    """int64 [N, L, H, W]."""
+    """uint8 [N, L, H, W]."""
     weights: Tensor
     """float32 [N, L, H, W], summing to 1 over L."""
     valid: Tensor

@@ -11,7 +11,7 @@ from eircli.manifest import Model
 from eircli.model import dilated
 from eircli.model.deeplab import DeepLab
 from eircli.model.dilated import TapByTap, take_apart_dilated
-from eircli.model.lean import checkpoint_activations, compile_model, fold_batchnorm, lower_weights
+from eircli.model.lean import _keeping_statistics, checkpoint_activations, compile_model, fold_batchnorm, lower_weights
 
 SMALL = {"weights": "none", "aspp_channels": 16, "aspp_rates": (1, 2)}
 
@@ -128,3 +128,10 @@ def test_a_compiled_network_computes_the_same(monkeypatch: pytest.MonkeyPatch) -
     assert model.state_dict().keys() == compiled.state_dict().keys()
     with torch.no_grad():
         torch.testing.assert_close(compiled(images()), model(images()))
+
+
+def test_recomputing_keeps_the_statistics_of_synchronized_batchnorm_too() -> None:
+    block = nn.Sequential(nn.Conv2d(3, 4, 1), nn.SyncBatchNorm(4))
+    with _keeping_statistics(block):
+        assert block[1].momentum == 0
+    assert block[1].momentum == 0.1

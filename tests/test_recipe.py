@@ -138,3 +138,8 @@ def test_shapes_are_drawn_from_the_runs_seed_unless_given() -> None:
     recipe = {**VOC, "dataset": {"kind": "shapes"}}
     assert to_tree(resolve(recipe, ["seed=4"]))["dataset"]["seed"] == 4
     assert to_tree(resolve(recipe, ["seed=4", "dataset.seed=2"]))["dataset"]["seed"] == 2
+
+
+def test_compiling_and_recomputing_exclude_each_other() -> None:
+    with pytest.raises(UserError, match="runtime: compile and checkpoint_activations exclude each other"):
+        resolve(VOC, ["runtime.compile=default", "runtime.checkpoint_activations=true"])

@@ -24,13 +24,13 @@ def growth_tables(settings: Settings) -> dict[str, Any]:
     """Tables: what grows, its sizes, and rows of milliseconds or MiB."""
     device = settings.compute.device
 
-    def grown(sizes: Sequence[int], cases: dict[str, Callable[[int], Case]], per_image: int = 1) -> dict[str, Any]:
+    def grown(sizes: Sequence[int], cases: dict[str, Callable[[int], Case | None]]) -> dict[str, Any]:
         rows: dict[str, list[float | None]] = {}
-        for label, case in cases.items():
-            costs = settings.costs(case(size) for size in sizes)
-            rows[f"{label}, ms"] = [cost.milliseconds / per_image for cost in costs]
-            if costs[0].mebibytes is not None:
-                rows[f"{label}, MiB"] = [cost.mebibytes for cost in costs]
+        for label, make in cases.items():
+            costs = [settings.costs([case])[0] if (case := make(size)) else None for size in sizes]
+            rows[f"{label}, ms"] = [cost.milliseconds if cost else None for cost in costs]
+            if costs[0] and costs[0].mebibytes is not None:
+                rows[f"{label}, MiB"] = [cost.mebibytes if cost else None for cost in costs]
         return {"sizes": list(sizes), "rows": rows}
 
     tables = {
@@ -39,9 +39,7 @@ def growth_tables(settings: Settings) -> dict[str, Any]:
             {
                 "losses and gradient, per batch of 2": lambda k: loss_case(2, k, CROP, STRIDE, device),
                 "prediction, per image": lambda k: prediction_case(2, k, CROP, STRIDE, device),
-                f"composition, per image (labels are bytes: at most {LABELS})": lambda k: composition_case(
-                    2, min(max(k, 3), LABELS), CROP, SLOT, device
-                ),
+                "composition, per image": lambda k: composition_case(2, max(k, 3), CROP, SLOT, device) if k <= LABELS else None,
             },
         ),
         "crop, pixels (21 channels)": grown(
@@ -87,17 +85,18 @@ def draw_growth(facts: dict[str, Any], path: Path) -> None:
     except ImportError:
         raise UserError("--plot: needs matplotlib; install it with: pip install matplotlib") from None
     figure = Figure(figsize=(13, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(facts["growth"]))
+    panels = figure.subplots(1, len(facts["growth"]), sharey=True)
     for panel, (name, table) in zip(panels, facts["growth"].items(), strict=True):
         for label, values in table["rows"].items():
             if label.endswith(", ms"):
-                short = label.removesuffix(", ms").partition(" (")[0]
-                panel.loglog(table["sizes"], values, marker="o", label=short)
+                shown = [(size, value) for size, value in zip(table["sizes"], values, strict=True) if value is not None]
+                panel.loglog(*zip(*shown, strict=True), marker="o", label=label.removesuffix(", ms"))
         panel.set_xlabel(name)
         panel.set_xticks(table["sizes"], [f"{size:,}" if size < 10_000 else f"{size:.0e}" for size in table["sizes"]])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=7)
+        panel.legend(fontsize=7, loc="upper left")
+    panels[0].set_ylim(top=30 * panels[0].get_ylim()[1])  # room for the legends
     panels[0].set_ylabel("milliseconds")
     with atomic_write(path) as file:
         figure.savefig(file, format="png", dpi=110)

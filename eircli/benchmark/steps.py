@@ -45,6 +45,7 @@ class Rig:
     batch: Batch
     compute: Compute
     optimizer: torch.optim.SGD
+    scaler: torch.amp.GradScaler
 
     def step(self) -> None:
         """One iteration of training."""
@@ -53,8 +54,9 @@ class Rig:
             with torch.no_grad():
                 prepared = self.method.prepare(self.batch)
             losses = self.method.losses(self.model, prepared)
-        torch.stack(list(losses.values())).sum().backward()  # type: ignore[no-untyped-call]
-        self.optimizer.step()
+        self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()  # type: ignore[no-untyped-call]
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
 
     def forward(self, network: DeepLab) -> Tensor:
         with self.compute.autocast():
@@ -79,15 +81,22 @@ def rig(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, 
     side = manifest.data.crop_size
     model.train_mode(frozen_batchnorm=True, dropout=False)
     settings = manifest.method if isinstance(manifest.method, EirSettings) else EirSettings(name="eir", slot=side // 2)
-    context = Context(old, new, teacher, scene_instances(old, 2, min(150, settings.slot), compute.device))
+    context = Context(
+        old,
+        new,
+        teacher,
+        scene_instances(old, 2, min(150, settings.slot), compute.device),
+        compiled=manifest.runtime.compile != "none",
+    )
     method: Method
     if kind == "finetune":
         method = Finetune(FinetuneSettings(name="finetune"), context)
     else:
         method = (PlainEir if kind == "plain" else Eir)(settings, context)
     batch = scene_batch(n, side, [old + 1], compute.device)
-    optimizer = build_optimizer(*model.parameter_groups(), manifest.train)
-    return Rig(model, teacher, method, batch, compute, optimizer)
+    scaler = compute.scaler()
+    optimizer = build_optimizer(*model.parameter_groups(), manifest.train, fused=not scaler.is_enabled())
+    return Rig(model, teacher, method, batch, compute, optimizer, scaler)
 
 
 @torch.no_grad()

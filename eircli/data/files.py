@@ -94,7 +94,7 @@ class FileSplit:
                 status = path.stat()
             except OSError as error:
                 raise _unreadable(path, error) from None
-            digest.update(f"{path}|{status.st_size}|{status.st_mtime_ns}\n".encode())
+            digest.update(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
 

@@ -94,7 +94,7 @@ def _read(path: Path) -> Sample | None:
     """The sample in a file; None if there is none, or no whole one."""
     try:
         content = np.fromfile(path, np.uint8)
-    except FileNotFoundError:
+    except OSError:  # most often there is none yet
         return None
     header, pixels = content[: HEADER.itemsize], content[HEADER.itemsize :]
     if len(header) < HEADER.itemsize:

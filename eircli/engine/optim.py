@@ -12,9 +12,18 @@ from eircli.manifest import StepTraining
 
 
 def build_optimizer(
-    backbone: Sequence[Parameter], head: Sequence[Parameter], newest: Sequence[Parameter], config: StepTraining
+    backbone: Sequence[Parameter],
+    head: Sequence[Parameter],
+    newest: Sequence[Parameter],
+    config: StepTraining,
+    fused: bool = True,
 ) -> SGD:
-    """SGD with Nesterov momentum over the parameters of the backbone, the head, and the newest classifier."""
+    """SGD with Nesterov momentum over the parameters of the backbone, the head, and the newest classifier.
+
+    Args:
+        fused: one kernel for all of it; not where losses are scaled, for a first step that overflows would leave its momentum
+            unset.
+    """
     decay = config.weight_decay if config.weight_decay_on == "all" else 0.0
     head_lr = config.lr * config.head_lr_factor
     groups = [
@@ -22,7 +31,7 @@ def build_optimizer(
         {"params": list(head), "lr": head_lr, "weight_decay": decay},
         {"params": list(newest), "lr": head_lr, "weight_decay": config.weight_decay},
     ]
-    return SGD(groups, momentum=config.momentum, nesterov=config.momentum > 0, fused=True)
+    return SGD(groups, momentum=config.momentum, nesterov=config.momentum > 0, fused=fused)
 
 
 def build_scheduler(optimizer: SGD, config: StepTraining, iterations: int) -> LambdaLR:

@@ -104,6 +104,8 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
     """BatchNorm over the maps of all processes, which have one shape. torch's SyncBatchNorm takes no tensors on the CPU."""
 
     def forward(self, input: Tensor) -> Tensor:
+        if not self.training:
+            return super().forward(input)
         maps = input.to(_statistics_type(input))
         mean = _process_mean(maps.mean(dim=(0, 2, 3)))
         centred = maps - mean.view(1, -1, 1, 1)

@@ -205,7 +205,7 @@ def write_bank(path: Path, records: Iterable[Record], facts: dict[str, int | str
         first = np.cumsum([0, *counts.values()]).tolist()
         target.write(bytes(LAYOUT_ROOM))
         target.flush()
-        with h5py.File(target.name, "w", libver="latest") as file:
+        with h5py.File(target.name, "w", libver="v110") as file:
             file.attrs["eir_bank_schema"] = SCHEMA
             file.attrs.update(facts)
             file["classes"] = np.array(list(zip(counts, first, counts.values(), strict=False)), CLASSES)

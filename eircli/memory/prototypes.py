@@ -91,7 +91,7 @@ def sample(prototypes: Prototypes, counts: Tensor, generator: torch.Generator) -
 
 def write_prototypes(path: Path, prototypes: Prototypes, facts: dict[str, int | str]) -> None:
     """Write prototypes to an HDF5 file atomically."""
-    with atomic_write(path) as target, h5py.File(target, "w", libver="latest") as file:
+    with atomic_write(path) as target, h5py.File(target, "w", libver="v110") as file:
         file.attrs["eir_prototypes_schema"] = SCHEMA
         file.attrs.update(facts)
         for name, tensor in prototypes._asdict().items():

@@ -60,12 +60,15 @@ class _TiledLosses(torch.autograd.Function):
         with torch.autocast(student.device.type, enabled=False):
             sums, gradients = _losses_and_gradients(student, teacher, pixels, positive_weight, compiled)
         ctx.save_for_backward(gradients)
+        ctx.dtype = student.dtype  # type: ignore[attr-defined]
         return sums[0], sums[1]
 
     @staticmethod
     def backward(ctx: FunctionCtx, *of_sums: Tensor) -> tuple[Tensor | None, ...]:
         (gradients,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        return of_sums[0] * gradients[0] + of_sums[1] * gradients[1], None, None, None, None
+        # Rounded once, at the end: in low precision a factor such as 1 / pixels would be rounded first.
+        both = of_sums[0] * gradients[0] + of_sums[1] * gradients[1]
+        return both.to(ctx.dtype), None, None, None, None  # type: ignore[attr-defined]
 
 
 def _losses_and_gradients(
@@ -97,7 +100,7 @@ def _losses_and_gradients(
                 sums[1] += loss
                 add_unmixed(gradient, band, raised[1])
         gradients[0, n], gradients[1, n] = tiling.narrowed(raised[0]), tiling.narrowed(raised[1])
-    return sums.to(maps.dtype), gradients.to(student.dtype)
+    return sums.to(maps.dtype), gradients
 
 
 def bce_tile(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -69,7 +70,7 @@ def _recomputed(module: nn.Module, forward: Any, *inputs: torch.Tensor) -> Any:
 @contextmanager
 def _keeping_statistics(module: nn.Module) -> Iterator[None]:
     """BatchNorm has counted the batch in the first pass already."""
-    layers = [m for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    layers = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     momenta = [layer.momentum for layer in layers]
     counts = [None if layer.num_batches_tracked is None else layer.num_batches_tracked.clone() for layer in layers]
     for layer in layers:

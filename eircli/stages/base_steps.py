@@ -23,7 +23,7 @@ from eircli.rundir import sha256, write_text
 from eircli.stages.at_work import by_main
 from eircli.workbench import Workbench
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same settings and data would train another base step."""
 
 

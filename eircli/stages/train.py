@@ -107,6 +107,7 @@ def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
     with compute.autocast():
         method.begin(model, lambda: survey(samples, plan, bench.workers))
     say(describe_plan(bench, step, model, plan))
+    sent = sent_bytes(model, plan)
     mark = {"recipe": checkpoint_recipe(bench, step), "samples": len(samples)}
     fit(
         state,
@@ -120,7 +121,7 @@ def _train(bench: Workbench, step: int, compute: Compute, say: Say) -> None:
         "iterations": plan.iterations,
         "samples": len(samples),
         "processes": count(),
-        "sent_bytes": sent_bytes(model, plan),
+        "sent_bytes": sent,
         "device": compute.device.type,
         "precision": str(compute.dtype),
     }
@@ -220,7 +221,7 @@ def make_plan(bench: Workbench, step: int, samples: int, compute: Compute) -> Pl
 
 
 def economise(model: DeepLab, teacher: DeepLab | None, runtime: Runtime, compute: Compute) -> None:
-    """Make student and teacher cheaper to run, as `runtime` says; what they compute stays the same."""
+    """Make student and teacher cheaper to run, as `runtime` says; what they compute stays the same, to rounding."""
     if runtime.checkpoint_activations:
         checkpoint_activations(model)
     if teacher is not None:
@@ -233,13 +234,14 @@ def economise(model: DeepLab, teacher: DeepLab | None, runtime: Runtime, compute
     if runtime.compile != "none":
         for network in (model, teacher):
             if network is not None:
-                compile_model(network, runtime.compile)
+                # A replayed graph would overwrite what the teacher said of the batch's images before.
+                compile_model(network, runtime.compile if network is model else "default")
 
 
 def _start_state(bench: Workbench, step: int, model: DeepLab, plan: Plan) -> TrainState[DeepLab]:
     config = bench.manifest.training(step)
     model.train_mode(config.frozen_batchnorm, config.dropout)
-    optimizer = build_optimizer(*model.parameter_groups(), config)
+    optimizer = build_optimizer(*model.parameter_groups(), config, fused=not plan.compute.scaler().is_enabled())
     return TrainState(model, optimizer, build_scheduler(optimizer, config, plan.iterations), plan.compute.scaler())
 
 
