@@ -134,6 +134,21 @@ def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool) -> 
 
 @settings(max_examples=20, deadline=None)
 @given(seed=seeds, fillers=st.sampled_from(["best-slot", "none"]))
+def test_slots_changed_all_at_once_get_the_same_bits(seed: int, fillers: Fillers) -> None:
+    s = scene(seed)
+    potential = replay.potential_classes(s.labels, seen(s, 0.7), OLD, PASTES)
+    pastes = replay.place(potential, replay.select_slots(s.labels, SIDE, PASTES), s.instances, s.draws, fillers, 3)
+    images, soft = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replay, "change_views", replay.change_gathered)
+        same_images, same_soft = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
+    assert torch.equal(images, same_images)
+    assert all(torch.equal(one, other) for one, other in zip(soft, same_soft, strict=True))
+    assert not torch.equal(images, s.images) or not pastes.active.any()
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds, fillers=st.sampled_from(["best-slot", "none"]))
 def test_fetched_instances_give_the_same_bits(seed: int, fillers: Fillers) -> None:
     s = scene(seed)
     potential = replay.potential_classes(s.labels, seen(s, 0.7), OLD, PASTES)

@@ -6,6 +6,7 @@ same images on any device.
 """
 
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -219,25 +220,52 @@ def fuse(
     weights = torch.zeros(channels.shape, device=images.device, dtype=draws.lam.dtype)
     weights[:, 0] = 1
     images = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    planes, shares = images.flatten(2), weights.flatten(2)
     for p in range(pastes.active.shape[1]):
-        place, pixels = _scaled(instances, pastes, draws, p, side, width)
-        rate = pixels[:, 3:] * draws.lam[:, p].view(-1, 1, 1)
-        window = place.unsqueeze(1).expand(-1, pixels.shape[1] - 1, -1)
-        there = planes.gather(2, window)
-        planes.scatter_(2, window, there + rate * (pixels[:, :3] - there))
-        window = place.unsqueeze(1).expand(-1, p + 1, -1)
-        before = shares[:, : p + 1]
-        before.scatter_(2, window, before.gather(2, window) * (1 - rate))
-        shares[:, p + 1 : p + 2].scatter_(2, window[:, :1], rate)
+        pixels = _scaled(instances, pastes, draws, p, side)
+        rate = pixels[:, 3:] * draws.lam[:, p].view(-1, 1, 1, 1)
+
+        def mix(window: Tensor, which: slice, pixels: Tensor = pixels, rate: Tensor = rate) -> Tensor:
+            return window + rate[which] * (pixels[which, :3] - window)
+
+        def fade(window: Tensor, which: slice, rate: Tensor = rate) -> Tensor:
+            return window * (1 - rate[which])
+
+        def lay(window: Tensor, which: slice, rate: Tensor = rate) -> Tensor:
+            return rate[which]
+
+        change = change_views if images.device.type == "cpu" else change_gathered
+        change(images, pastes.corner[:, p], side, mix)
+        change(weights[:, : p + 1], pastes.corner[:, p], side, fade)
+        change(weights[:, p + 1 : p + 2], pastes.corner[:, p], side, lay)
     return images, SoftLabels(channels, weights, valid)
 
 
-def _scaled(
-    instances: Instances, pastes: Pastes, draws: Draws, p: int, side: int, image_width: int
-) -> tuple[Int[Tensor, "n slot"], Float[Tensor, "n 4 slot"]]:
-    """Paste p of every image, scaled into its slot: the places of the slot's pixels in the image, row by row, and what is
-    laid there: red, green, blue, and 1 inside its mask."""
+Change = Callable[[Tensor, slice], Tensor]
+"""Makes new windows [n, C, side, side] of old ones; the slice says which images' they are."""
+
+
+def change_views(maps: Tensor, corner: Tensor, side: int, change: Change) -> None:
+    """Replace one window of `side` in each of maps [N, C, H, W] by what `change` makes of it, image after image: on the CPU
+    a window is a view, and asking for its corner costs nothing."""
+    for n, (top, left) in enumerate(corner.tolist()):
+        window = maps[n : n + 1, :, top : top + side, left : left + side]
+        window.copy_(change(window, slice(n, n + 1)))
+
+
+def change_gathered(maps: Tensor, corner: Tensor, side: int, change: Change) -> None:
+    """The same for all images at once, without asking the device where the corners are."""
+    here = torch.arange(side, device=maps.device)
+    top, left = corner.unbind(1)
+    slot = (here.view(-1, 1) * maps.shape[3] + here).view(1, 1, -1)
+    place = (top * maps.shape[3] + left).view(-1, 1, 1) + slot
+    place = place.expand(-1, maps.shape[1], -1)
+    planes = maps.view(*maps.shape[:2], -1)
+    windows = planes.gather(2, place).view(len(maps), -1, side, side)
+    planes.scatter_(2, place, change(windows, slice(None)).flatten(2))
+
+
+def _scaled(instances: Instances, pastes: Pastes, draws: Draws, p: int, side: int) -> Float[Tensor, "n 4 side side"]:
+    """Paste p of every image, scaled into its slot: red, green, blue, and 1 inside its mask."""
     chosen, here = pastes.instance[:, p], torch.arange(side, device=pastes.instance.device)
     height, width = (measure[chosen].view(-1, 1) for measure in (instances.height, instances.width))
     factor = torch.minimum(side / (height + 2).double(), side / (width + 2).double())
@@ -249,7 +277,5 @@ def _scaled(
     at = (instances.start[chosen].view(-1, 1) + row * width).unsqueeze(2) + column.unsqueeze(1)
     # A pixel's four bytes move as one number.
     found = instances.pixels.view(torch.int32).view(-1).index_select(0, at.view(-1))
-    laid = torch.where(inside.view(-1), found, 0).view(torch.uint8).view(len(chosen), -1, 4).transpose(1, 2)
-    slot = (here.view(-1, 1) * image_width + here).view(1, -1)
-    top, left = pastes.corner[:, p].unbind(1)
-    return (top * image_width + left).view(-1, 1) + slot, laid.to(torch.float32, memory_format=torch.contiguous_format)
+    laid = torch.where(inside.view(-1), found, 0).view(torch.uint8).view(len(chosen), side, side, 4)
+    return laid.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
