@@ -70,6 +70,11 @@ def seen(s: Scene, threshold: float) -> torch.Tensor:
     return replay.pseudo_labels(s.labels, best, channel.to(torch.uint8), threshold)
 
 
+def placed(s: Scene, fillers: Fillers) -> replay.Pastes:
+    potential = replay.potential_classes(s.labels, seen(s, 0.7), OLD, PASTES)
+    return replay.place(potential, replay.select_slots(s.labels, SIDE, PASTES), s.instances, s.draws, fillers, 3)
+
+
 seeds = st.integers(0, 10_000)
 
 
@@ -136,8 +141,7 @@ def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool) -> 
 @given(seed=seeds, fillers=st.sampled_from(["best-slot", "none"]))
 def test_slots_changed_all_at_once_get_the_same_bits(seed: int, fillers: Fillers) -> None:
     s = scene(seed)
-    potential = replay.potential_classes(s.labels, seen(s, 0.7), OLD, PASTES)
-    pastes = replay.place(potential, replay.select_slots(s.labels, SIDE, PASTES), s.instances, s.draws, fillers, 3)
+    pastes = placed(s, fillers)
     images, soft = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(replay, "change_views", replay.change_gathered)
@@ -151,8 +155,7 @@ def test_slots_changed_all_at_once_get_the_same_bits(seed: int, fillers: Fillers
 @given(seed=seeds, fillers=st.sampled_from(["best-slot", "none"]))
 def test_fetched_instances_give_the_same_bits(seed: int, fillers: Fillers) -> None:
     s = scene(seed)
-    potential = replay.potential_classes(s.labels, seen(s, 0.7), OLD, PASTES)
-    pastes = replay.place(potential, replay.select_slots(s.labels, SIDE, PASTES), s.instances, s.draws, fillers, 3)
+    pastes = placed(s, fillers)
     instances, moved = replay.fetch(s.instances, pastes)
     assert len(instances.height) == pastes.active.numel()
     assert len(instances.pixels) == sum(

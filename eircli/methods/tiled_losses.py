@@ -5,6 +5,7 @@ Same values and gradients as `upsample`, then `summed_bce` and `rskd` of `losses
 
 from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float
@@ -49,16 +50,9 @@ class _TiledLosses(torch.autograd.Function):
     """Both losses as sums over pixels; the gradients are worked out on the way and kept at the logits' resolution."""
 
     @staticmethod
-    def forward(
-        ctx: FunctionCtx,
-        student: Tensor,
-        teacher: Tensor | None,
-        pixels: tuple[Tensor, Tensor, Tensor, Tensor | None],
-        positive_weight: float | None,
-        compiled: bool,
-    ) -> tuple[Tensor, Tensor]:
+    def forward(ctx: FunctionCtx, student: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
         with torch.autocast(student.device.type, enabled=False):
-            sums, gradients = _losses_and_gradients(student, teacher, pixels, positive_weight, compiled)
+            sums, gradients = _losses_and_gradients(student, *others)
         ctx.save_for_backward(gradients)
         ctx.dtype = student.dtype  # type: ignore[attr-defined]
         return sums[0], sums[1]
@@ -86,7 +80,7 @@ def _losses_and_gradients(
     sums, gradients = maps.new_zeros(2, dtype=torch.float64), maps.new_zeros(2, *maps.shape)
     for n, ours in enumerate(maps):
         wide = tiling.widened(ours)
-        theirs = None if teacher is None else tiling.widened(working(teacher[n]).to(maps.dtype))
+        theirs = None if teacher is None else tiling.widened(teacher[n].to(maps.dtype))
         raised = wide.new_zeros(2, *wide.shape)
         for band in tiling.bands:
             rows = band.rows
