@@ -1,6 +1,6 @@
 """`python -m eircli` is `eir`."""
 
-from eircli.cli import main
+from eircli.cli.app import main
 
 if __name__ == "__main__":
     main()

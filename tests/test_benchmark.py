@@ -10,17 +10,17 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from eircli.benchmark import bench, growth
+from eircli.benchmark import growth, suite
 from eircli.benchmark.estimate import Speeds, estimate
 from eircli.benchmark.measure import Case, cost, peak_memory
 from eircli.benchmark.parts import PASTES, composition_case, loss_case
 from eircli.benchmark.plain import plain_fuse
-from eircli.benchmark.scenes import scene_instances, scene_labels
-from eircli.cli import app
+from eircli.benchmark.synthetic_inputs import scene_instances, scene_labels
+from eircli.cli.app import app
+from eircli.common.types import IGNORE
 from eircli.memory import replay
-from eircli.rundir import open_run
-from eircli.types import IGNORE
-from eircli.workbench import Workbench
+from eircli.run.run import Workbench
+from eircli.run.rundir import open_run
 
 CPU = torch.device("cpu")
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -82,7 +82,7 @@ def test_hours_are_of_all_images_of_all_steps(tmp_path: Path) -> None:
 
 
 def test_the_command_measures_a_recipe(monkeypatch: pytest.MonkeyPatch, one_thread: list[str]) -> None:
-    monkeypatch.setattr(bench, "BANKS", (10, 20))
+    monkeypatch.setattr(suite, "BANKS", (10, 20))
     found = CliRunner().invoke(app, ["bench", str(TINY), "--seconds", "0", "--against-plain", "--json", *one_thread])
     assert found.exit_code == 0, found.output
     facts = json.loads(found.stdout)
@@ -96,7 +96,7 @@ def test_the_command_measures_a_recipe(monkeypatch: pytest.MonkeyPatch, one_thre
 
 
 def test_the_command_without_a_recipe_draws_its_own_images() -> None:
-    with bench.made_up_bench(["data.crop_size=64", "method.slot=24"]) as made:
+    with suite.made_up_bench(["data.crop_size=64", "method.slot=24"]) as made:
         assert len(made.schedule) == 2
         assert made.training_view(0).load(0).image.shape == (375, 500, 3)
 

@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from eircli import __version__
-from eircli.cli import app, main
+from eircli.cli.app import app, main
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
 COMMANDS = ["train", "build-memory", "evaluate", "run-protocol", "compare", "sweep", "import-checkpoint", "show-step", "status"]
@@ -50,7 +50,9 @@ def test_help_is_quick_and_imports_no_torch() -> None:
         subprocess.run([sys.executable, "-m", "eircli", "--help"], check=True, capture_output=True)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.5
-    light = "import sys, eircli.cli, eircli.workbench, eircli.report, eircli.stages.show; sys.exit('torch' in sys.modules)"
+    light = (
+        "import sys, eircli.cli.app, eircli.run.run, eircli.reports.tables, eircli.reports.show; sys.exit('torch' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", light], check=False).returncode == 0
 
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from eircli.cli import main
-from eircli.errors import UserError
-from eircli.recipe import load_recipe
-from eircli.rundir import open_run
-from eircli.stages.compare import compare
-from eircli.stages.sweep import parse_grid, variants
-from eircli.workbench import Workbench
+from eircli.cli.app import main
+from eircli.common.errors import UserError
+from eircli.config.recipe import load_recipe
+from eircli.config.sweep import parse_grid, variants
+from eircli.reports.comparison import compare
+from eircli.run.run import Workbench
+from eircli.run.rundir import open_run
 
 TINY = Path(__file__).parent / "tiny.yaml"
 

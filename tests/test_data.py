@@ -9,6 +9,10 @@ from PIL import Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from eircli.common.errors import UserError
+from eircli.common.types import Sample, UInt8Array
+from eircli.config.datasets import Ade20k, Folder, Voc
+from eircli.config.manifest import Data
 from eircli.data.ade20k import ade20k
 from eircli.data.class_index import read_class_index
 from eircli.data.folder import folder
@@ -17,10 +21,6 @@ from eircli.data.step_view import StepView
 from eircli.data.training_set import BatchStream, TrainingSet
 from eircli.data.transforms import TrainTransform, paper_crop
 from eircli.data.voc import CLASSES, voc
-from eircli.dataset_settings import Ade20k, Folder, Voc
-from eircli.errors import UserError
-from eircli.manifest import Data
-from eircli.types import Sample, UInt8Array
 
 SIZE = (12, 16)
 

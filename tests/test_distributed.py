@@ -16,17 +16,17 @@ import pytest
 import torch
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
-from eircli.cli import main
+from eircli.cli.app import main
+from eircli.common.errors import UserError
+from eircli.config.recipe import resolve
 from eircli.engine import distributed
 from eircli.engine.parallel import communication
-from eircli.errors import UserError
-from eircli.recipe import resolve
-from eircli.rundir import open_run
+from eircli.run.models import load_model
+from eircli.run.run import Workbench
+from eircli.run.rundir import open_run
 from eircli.stages import evaluate as evaluation
 from eircli.stages import train as training
-from eircli.stages.models import load_model
 from eircli.stages.run_protocol import run_protocol
-from eircli.workbench import Workbench
 
 TINY = Path(__file__).parent / "tiny.yaml"
 # Dropout differs between processes; at a high learning rate rounding errors grow.
@@ -106,7 +106,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_float64(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The file of a program: eir in float64."""
     program = tmp_path_factory.mktemp("program") / "eir.py"
-    program.write_text("import torch\ntorch.set_default_dtype(torch.float64)\nfrom eircli.cli import main\nmain()\n")
+    program.write_text("import torch\ntorch.set_default_dtype(torch.float64)\nfrom eircli.cli.app import main\nmain()\n")
     return str(program)
 
 

@@ -12,16 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from eircli.common.errors import UserError
+from eircli.common.types import Batch
+from eircli.config.manifest import Runtime, StepTraining
 from eircli.engine.checkpoint import load_state, save_state
+from eircli.engine.data_timer import Feed
 from eircli.engine.device import choose_compute
-from eircli.engine.feed import Feed
 from eircli.engine.journal import Journal
 from eircli.engine.metrics import Absent, confusion_matrix, iou, summary, taken_by_background
 from eircli.engine.optim import build_optimizer, build_scheduler
 from eircli.engine.train import Plan, TrainState, fit
-from eircli.errors import UserError
-from eircli.manifest import Runtime, StepTraining
-from eircli.types import Batch
 from tests import reference
 
 Group = list[nn.Parameter]

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from eircli.manifest import Model
-from eircli.model import dilated
+from eircli.config.manifest import Model
+from eircli.model import tap_convolution as dilated
+from eircli.model.acceleration import _keeping_statistics, checkpoint_activations, compile_model, fold_batchnorm, lower_weights
 from eircli.model.deeplab import DeepLab
-from eircli.model.dilated import TapByTap, take_apart_dilated
-from eircli.model.lean import _keeping_statistics, checkpoint_activations, compile_model, fold_batchnorm, lower_weights
+from eircli.model.tap_convolution import TapByTap, take_apart_dilated
 
 SMALL = {"weights": "none", "aspp_channels": 16, "aspp_rates": (1, 2)}
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from eircli.common.types import SoftLabels
 from eircli.methods.losses import rskd, summed_bce
-from eircli.types import SoftLabels
 from tests import reference
 
 

@@ -12,14 +12,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eircli.errors import UserError
+from eircli.common.errors import UserError
+from eircli.common.types import CANVAS, Box, Instance, Sample, UInt8Array
 from eircli.memory.bank import INDEX, Bank, encode, write_bank
 from eircli.memory.harvest import Candidate, Selection, candidates, cut_out
 from eircli.memory.replay import decode
 from eircli.memory.select import share_out
 from eircli.memory.standalone import StandaloneInstances
 from eircli.memory.synthetic import synthetic_bank
-from eircli.types import CANVAS, Box, Instance, Sample, UInt8Array
 from tests import reference
 
 

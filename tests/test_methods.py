@@ -3,12 +3,13 @@
 import pytest
 import torch
 
-from eircli import manifest, method_settings
+from eircli.common.types import IGNORE, Batch
+from eircli.config import manifest
+from eircli.config import methods as method_settings
 from eircli.methods import METHODS, build_method
 from eircli.methods.base import Context
 from eircli.methods.eir import Eir
 from eircli.model.deeplab import DeepLab
-from eircli.types import IGNORE, Batch
 
 TINY = manifest.Model(backbone="tiny", weights="none", aspp_channels=8, aspp_rates=(1,))
 OLD, NEW = 2, 1

@@ -11,8 +11,8 @@ import torch
 import torchvision
 from torch import nn
 
-from eircli.errors import UserError
-from eircli.manifest import Model
+from eircli.common.errors import UserError
+from eircli.config.manifest import Model
 from eircli.model.backbones import IMAGENET, build_backbone
 from eircli.model.deeplab import DeepLab, predict, upsample
 

@@ -9,12 +9,12 @@ import torch
 import torchvision
 from torch import Tensor
 
-from eircli.cli import main
-from eircli.errors import UserError
-from eircli.manifest import Model
+from eircli.cli.app import main
+from eircli.common.errors import UserError
+from eircli.config.manifest import Model
 from eircli.model.deeplab import DeepLab
-from eircli.model.files import read_tensors
-from eircli.model.naming import load_checked, rename, split_classes
+from eircli.model.safe_loading import read_tensors
+from eircli.model.state_dict_adapters import load_checked, rename, split_classes
 
 RESNET = Model(backbone="resnet50", weights="none")
 

@@ -6,14 +6,14 @@ from typing import Any
 import pytest
 import torch
 
-from eircli import manifest
+from eircli.common.types import IGNORE, Batch
+from eircli.config import manifest
+from eircli.config.methods import MethodSettings
+from eircli.config.recipe import resolve
 from eircli.memory.replay import Instances
-from eircli.method_settings import MethodSettings
 from eircli.methods import METHODS, build_method
 from eircli.methods.base import Context
 from eircli.model.deeplab import DeepLab
-from eircli.recipe import resolve
-from eircli.types import IGNORE, Batch
 
 OLD, NEW = 2, 1
 NETWORK = manifest.Model(backbone="tiny", weights="none", aspp_channels=8, aspp_rates=(1,), unknown_class=True)

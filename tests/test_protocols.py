@@ -8,9 +8,9 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eircli.errors import UserError
-from eircli.orders import NAMED
-from eircli.protocols import Part, Schedule, Setting, parse_schedule
+from eircli.common.errors import UserError
+from eircli.config.orders import NAMED
+from eircli.config.protocols import Part, Schedule, Setting, parse_schedule
 from tests import reference
 
 SIZES = {

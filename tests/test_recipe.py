@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from eircli.errors import UserError
-from eircli.method_settings import Eir
-from eircli.recipe import base_fingerprint, differing_keys, fingerprint, load_recipe, resolve, to_tree
+from eircli.common.errors import UserError
+from eircli.config.fingerprint import base_fingerprint, differing_keys, fingerprint, to_tree
+from eircli.config.methods import Eir
+from eircli.config.recipe import load_recipe, resolve
 
 VOC: dict[str, Any] = {
     "name": "r",

@@ -8,9 +8,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eircli.common.types import IGNORE
 from eircli.memory import replay
 from eircli.memory.replay import Draws, Fillers, Instances
-from eircli.types import IGNORE
 from tests import reference
 
 OLD, NEW = 4, 2

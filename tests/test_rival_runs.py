@@ -12,21 +12,21 @@ import pytest
 import torch
 from PIL import Image
 
+from eircli.common.errors import UserError
 from eircli.engine import train as loop
-from eircli.errors import UserError
 from eircli.memory.bank import Bank
 from eircli.memory.harvest import candidate_mask, candidates
 from eircli.memory.prototypes import read_prototypes
 from eircli.model.deeplab import DeepLab
-from eircli.rundir import open_run
+from eircli.reports.show import status
+from eircli.run.models import load_model
+from eircli.run.run import Workbench
+from eircli.run.rundir import open_run
 from eircli.stages.base_steps import claimed, share, shared_checkpoint
 from eircli.stages.build_memory import bank_facts, build_memory
-from eircli.stages.models import load_model
-from eircli.stages.rate import rate
 from eircli.stages.run_protocol import run_protocol
-from eircli.stages.show import status
+from eircli.stages.score_candidates import rate
 from eircli.stages.train import train
-from eircli.workbench import Workbench
 
 TINY = Path(__file__).parent / "tiny.yaml"
 

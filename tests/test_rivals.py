@@ -10,7 +10,9 @@ from pydantic import TypeAdapter
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from eircli import manifest, method_settings
+from eircli.common.types import IGNORE, Batch
+from eircli.config import manifest
+from eircli.config import methods as method_settings
 from eircli.memory.prototypes import Prototypes, sample
 from eircli.methods import build_method
 from eircli.methods.base import Context, Method
@@ -28,7 +30,6 @@ from eircli.methods.plop import Plop, entropy, gated_pseudo_labels, local_pod
 from eircli.methods.ssul import Ssul
 from eircli.methods.star import Star
 from eircli.model.deeplab import DeepLab
-from eircli.types import IGNORE, Batch
 from tests import reference
 from tests import reference_rivals as slow
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from eircli.errors import UserError
-from eircli.rundir import RunDir, atomic_write, open_run, sha256
+from eircli.common.errors import UserError
+from eircli.common.io import atomic_write, sha256
+from eircli.run.rundir import RunDir, open_run
 
 RECIPE = "dataset: {kind: shapes}\nprotocol: {schedule: 6-2}\nmethod: {name: eir}\n"
 

@@ -7,15 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from eircli.common.errors import UserError
+from eircli.common.types import Sample
+from eircli.config.datasets import Shapes
+from eircli.config.manifest import Cache
 from eircli.data.files import FileSplit
 from eircli.data.resize import resize_short_side
 from eircli.data.sample_cache import OnDisk, decoded
 from eircli.data.shapes import shapes
 from eircli.data.step_view import StepView
-from eircli.dataset_settings import Shapes
-from eircli.errors import UserError
-from eircli.manifest import Cache
-from eircli.types import Sample
 
 SIZE = (403, 601)
 

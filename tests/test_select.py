@@ -9,14 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from eircli.budget import parse_budget
-from eircli.errors import UserError
+from eircli.common.errors import UserError
+from eircli.common.types import Sample, StoredImage
+from eircli.config.budget import parse_budget
 from eircli.memory.bank import Bank, encode, write_bank
 from eircli.memory.harvest import ALL, Candidate, image_candidates, store_image
 from eircli.memory.prototypes import Prototypes, gather, merge, on_grid, read_prototypes, sample, write_prototypes
 from eircli.memory.select import RULES, Pool, share_out
 from eircli.memory.standalone import StoredImages
-from eircli.types import Sample, StoredImage
 from tests import reference_rivals as slow
 
 

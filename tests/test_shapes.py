@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from eircli.common.errors import UserError
+from eircli.config.datasets import Shapes
 from eircli.data.shapes import CLASSES, shapes
-from eircli.dataset_settings import Shapes
-from eircli.errors import UserError
 
 
 def config(**changes: object) -> Shapes:

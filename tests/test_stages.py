@@ -15,19 +15,19 @@ import numpy as np
 import pytest
 import torch
 
+from eircli.common.errors import RunFailed, UserError
 from eircli.engine import train as loop
 from eircli.engine.checkpoint import save_state
-from eircli.errors import RunFailed, UserError
 from eircli.memory.bank import Bank
-from eircli.rundir import open_run
+from eircli.reports.pictures import draw_pictures, draw_side_by_side
+from eircli.reports.show import describe_step, status
+from eircli.run.models import load_model
+from eircli.run.run import Workbench
+from eircli.run.rundir import open_run
 from eircli.stages.build_memory import build_memory
 from eircli.stages.evaluate import evaluate
-from eircli.stages.models import load_model
-from eircli.stages.pictures import draw_pictures, draw_side_by_side
 from eircli.stages.run_protocol import run_protocol
-from eircli.stages.show import describe_step, status
 from eircli.stages.train import train
-from eircli.workbench import Workbench
 from tests import reference
 
 TINY = Path(__file__).parent / "tiny.yaml"

@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from eircli.common.types import SoftLabels
 from eircli.methods.losses import rskd, summed_bce
 from eircli.methods.tiled_losses import compiled_tiles, tiled_losses
 from eircli.model import tiles
 from eircli.model.deeplab import predict, upsample
-from eircli.types import SoftLabels
 
 Case = tuple[Tensor, Tensor, SoftLabels, Tensor]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from eircli.workbench import Workbench
+from eircli.run.run import Workbench
 
 
 class Speeds(NamedTuple):

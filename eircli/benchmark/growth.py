@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from eircli.benchmark.bench import Settings, bank_costs, machine
 from eircli.benchmark.measure import Case, Cost
 from eircli.benchmark.parts import composition_case, loss_case, prediction_case
-from eircli.errors import UserError
-from eircli.rundir import atomic_write
+from eircli.benchmark.suite import Settings, bank_costs, machine
+from eircli.common.errors import UserError
+from eircli.common.io import atomic_write
 
 CHANNELS = (2, 21, 151, 1000)
 CROPS = (256, 512, 1024)

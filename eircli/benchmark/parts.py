@@ -9,7 +9,8 @@ import torch
 
 from eircli.benchmark.measure import Case
 from eircli.benchmark.plain import plain_fuse, plain_losses, plain_predict
-from eircli.benchmark.scenes import LossInput, scene_batch, scene_instances, scene_labels
+from eircli.benchmark.synthetic_inputs import LossInput, scene_batch, scene_instances, scene_labels
+from eircli.config.protocols import parse_schedule
 from eircli.data.training_set import TrainingSet
 from eircli.data.transforms import TrainTransform
 from eircli.memory import replay
@@ -17,8 +18,7 @@ from eircli.memory.bank import Bank, encode
 from eircli.memory.harvest import candidates, cut_out
 from eircli.methods.tiled_losses import tiled_losses
 from eircli.model.deeplab import predict
-from eircli.protocols import parse_schedule
-from eircli.workbench import Workbench
+from eircli.run.run import Workbench
 
 PASTES = 3
 

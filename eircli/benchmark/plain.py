@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
+from eircli.common.types import BACKGROUND, IGNORE, SoftLabels
 from eircli.memory.replay import Draws, Instances, Pastes
 from eircli.methods.losses import rskd, summed_bce
 from eircli.model.deeplab import upsample
-from eircli.types import BACKGROUND, IGNORE, SoftLabels
 
 
 def plain_losses(student: Tensor, targets: SoftLabels, teacher: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:

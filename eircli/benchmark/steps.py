@@ -10,18 +10,18 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from eircli.benchmark.measure import Case
 from eircli.benchmark.plain import plain_losses
-from eircli.benchmark.scenes import scene_batch, scene_instances
+from eircli.benchmark.synthetic_inputs import scene_batch, scene_instances
+from eircli.common.types import Batch
+from eircli.config.manifest import Manifest
+from eircli.config.methods import Eir as EirSettings
+from eircli.config.methods import Finetune as FinetuneSettings
 from eircli.engine.device import Compute
 from eircli.engine.optim import build_optimizer
-from eircli.manifest import Manifest
-from eircli.method_settings import Eir as EirSettings
-from eircli.method_settings import Finetune as FinetuneSettings
 from eircli.methods.base import Context, Method
 from eircli.methods.eir import Eir
 from eircli.methods.finetune import Finetune
 from eircli.model.deeplab import DeepLab
 from eircli.stages.train import economise
-from eircli.types import Batch
 
 
 class PlainEir(Eir):

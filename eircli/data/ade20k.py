@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from eircli.common.errors import UserError
+from eircli.common.types import DataSet
+from eircli.config.datasets import Ade20k
 from eircli.data.files import pair_files
-from eircli.dataset_settings import Ade20k
-from eircli.errors import UserError
-from eircli.types import DataSet
 
 CLASSES = tuple(
     """wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door, table,

@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from eircli.progress import track
-from eircli.rundir import atomic_write
-from eircli.types import IGNORE, Split
+from eircli.common.io import atomic_write
+from eircli.common.progress import track
+from eircli.common.types import IGNORE, Split
 
 ClassIndex = NDArray[np.bool_]
 

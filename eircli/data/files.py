@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from eircli.common.errors import UserError
+from eircli.common.types import IGNORE, Sample, UInt8Array
 from eircli.data.resize import Size, resize_label, size_at
-from eircli.errors import UserError
-from eircli.types import IGNORE, Sample, UInt8Array
 
 ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}
 """What a whole file ends with, by what it starts with (JPEG, PNG)."""

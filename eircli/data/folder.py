@@ -6,10 +6,10 @@ import difflib
 
 import numpy as np
 
+from eircli.common.errors import UserError
+from eircli.common.types import IGNORE, DataSet
+from eircli.config.datasets import Folder
 from eircli.data.files import pair_files, read_lines
-from eircli.dataset_settings import Folder
-from eircli.errors import UserError
-from eircli.types import IGNORE, DataSet
 
 
 def folder(config: Folder) -> DataSet:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from eircli.common.types import DataSet
+from eircli.config.datasets import Ade20k, Dataset, Folder, Voc
 from eircli.data.ade20k import ade20k
 from eircli.data.folder import folder
 from eircli.data.shapes import shapes
 from eircli.data.voc import voc
-from eircli.dataset_settings import Ade20k, Dataset, Folder, Voc
-from eircli.types import DataSet
 
 
 def open_dataset(config: Dataset) -> DataSet:

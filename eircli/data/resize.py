@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from eircli.types import Sample, UInt8Array
+from eircli.common.types import Sample, UInt8Array
 
 Size = tuple[int, int]
 """Width and height, pixels, as Pillow has them."""

@@ -9,10 +9,10 @@ from typing import Protocol
 
 import numpy as np
 
+from eircli.common.io import atomic_write
+from eircli.common.types import Sample, Split
+from eircli.config.manifest import Cache
 from eircli.data.class_index import default_cache
-from eircli.manifest import Cache
-from eircli.rundir import atomic_write
-from eircli.types import Sample, Split
 
 SCHEMA = 1
 """Raised whenever the same files would be decoded to other samples, or samples be stored otherwise."""

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from eircli.common.errors import UserError
+from eircli.common.seeds import derive_seed
+from eircli.common.types import DataSet, Sample, UInt8Array
+from eircli.config.datasets import Shapes
 from eircli.data.resize import resize_short_side
-from eircli.dataset_settings import Shapes
-from eircli.errors import UserError
-from eircli.seeds import derive_seed
-from eircli.types import DataSet, Sample, UInt8Array
 
 Array = NDArray[np.float64]
 

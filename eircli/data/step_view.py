@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from eircli.common.types import Sample, Split, UInt8Array
+from eircli.config.manifest import Cache
 from eircli.data.resize import resize_label
 from eircli.data.sample_cache import decoded
-from eircli.manifest import Cache
-from eircli.types import Sample, Split, UInt8Array
 
 
 class StepView:

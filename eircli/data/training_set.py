@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eircli.seeds import derive_seed
-from eircli.types import Batch, Sample, SampleSource
+from eircli.common.seeds import derive_seed
+from eircli.common.types import Batch, Sample, SampleSource
 
 Key = tuple[int, int]
 """A sample's position and the seed of its augmentation."""

@@ -9,9 +9,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 from torchvision.transforms import RandomResizedCrop
 
+from eircli.common.types import Sample
+from eircli.config.manifest import Data
 from eircli.data.resize import resize_short_side
-from eircli.manifest import Data
-from eircli.types import Sample
 
 
 class TrainTransform:

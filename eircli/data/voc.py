@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+from eircli.common.errors import UserError
+from eircli.common.types import DataSet, Split
+from eircli.config.datasets import Voc
 from eircli.data.files import FileSplit, read_lines
-from eircli.dataset_settings import Voc
-from eircli.errors import UserError
-from eircli.types import DataSet, Split
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",

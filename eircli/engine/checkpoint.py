@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from eircli.errors import UserError
-from eircli.rundir import atomic_write
+from eircli.common.errors import UserError
+from eircli.common.io import atomic_write
 
 State = dict[str, Any]
 

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import torch
 
+from eircli.common.errors import UserError
+from eircli.common.torchrun_env import launched
+from eircli.config.manifest import Runtime
 from eircli.engine.distributed import count
-from eircli.errors import UserError
-from eircli.launch import launched
-from eircli.manifest import Runtime
 
 
 class Compute(NamedTuple):

@@ -19,8 +19,8 @@ from torch import Tensor
 from torch.distributed import PrefixStore, Store  # type: ignore[attr-defined]
 from torch.distributed.rendezvous import rendezvous
 
-from eircli.errors import OtherProcessFailed, RunFailed
-from eircli.launch import Launch
+from eircli.common.errors import OtherProcessFailed, RunFailed
+from eircli.common.torchrun_env import Launch
 
 T = TypeVar("T")
 

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eircli.common.progress import progress
 from eircli.engine.device import Compute
 from eircli.engine.distributed import summed
 from eircli.engine.metrics import Confusion, confusion_matrix
-from eircli.progress import progress
 
 
 @torch.no_grad()

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from eircli.common.io import write_text
 from eircli.engine.distributed import is_main
-from eircli.rundir import write_text
 
 
 class Journal:

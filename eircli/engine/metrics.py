@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from eircli.types import BACKGROUND, IGNORE
+from eircli.common.types import BACKGROUND, IGNORE
 
 Confusion = NDArray[np.int64]
 Absent = Literal["zero", "skip"]

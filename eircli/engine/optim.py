@@ -8,7 +8,7 @@ from torch.nn import Parameter
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
-from eircli.manifest import StepTraining
+from eircli.config.manifest import StepTraining
 
 
 def build_optimizer(

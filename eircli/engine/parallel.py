@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.parallel import DistributedDataParallel
 
+from eircli.common.types import Batch
 from eircli.engine.distributed import count, summed
-from eircli.types import Batch
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 Losses = dict[str, Tensor]

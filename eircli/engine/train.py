@@ -12,16 +12,16 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
+from eircli.common.errors import RunFailed
+from eircli.common.progress import progress
+from eircli.common.seeds import derive_seed
+from eircli.common.types import Batch
+from eircli.engine.data_timer import Feed
 from eircli.engine.device import Compute
 from eircli.engine.distributed import any_of, count, from_main, is_main, rank, summed
-from eircli.engine.feed import Feed
 from eircli.engine.interrupt import deferred_interrupt
 from eircli.engine.journal import Journal
 from eircli.engine.parallel import Losses, ModelT, Objective, build_learner, gradients_kept
-from eircli.errors import RunFailed
-from eircli.progress import progress
-from eircli.seeds import derive_seed
-from eircli.types import Batch
 
 
 @dataclass

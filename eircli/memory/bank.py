@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eircli.errors import UserError
-from eircli.rundir import atomic_write
-from eircli.types import Box, Exemplar, Instance, StoredImage, UInt8Array
+from eircli.common.errors import UserError
+from eircli.common.io import atomic_write
+from eircli.common.types import Box, Exemplar, Instance, StoredImage, UInt8Array
 
 SCHEMA = 3
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from eircli.types import CANVAS, Box, Instance, SampleSource, StoredImage, UInt8Array
+from eircli.common.types import CANVAS, Box, Instance, SampleSource, StoredImage, UInt8Array
 
 Selection = Literal["single-component", "component"]
 

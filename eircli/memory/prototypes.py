@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
-from eircli.errors import UserError
-from eircli.rundir import atomic_write
+from eircli.common.errors import UserError
+from eircli.common.io import atomic_write
 
 SCHEMA = 1
 

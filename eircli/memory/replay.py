@@ -14,8 +14,8 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
+from eircli.common.types import BACKGROUND, IGNORE, SoftLabels, UInt8Array
 from eircli.memory.bank import Bank
-from eircli.types import BACKGROUND, IGNORE, SoftLabels, UInt8Array
 
 Fillers = Literal["best-slot", "spread", "none"]
 

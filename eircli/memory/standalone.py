@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from eircli.common.types import BACKGROUND, CANVAS, Sample, UInt8Array
 from eircli.memory.bank import Bank
-from eircli.types import BACKGROUND, CANVAS, Sample, UInt8Array
 
 
 class StandaloneInstances:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from eircli.common.types import CANVAS, Box, Instance
 from eircli.memory.bank import Encoding, Record, encode, write_bank
-from eircli.types import CANVAS, Box, Instance
 
 
 def synthetic_bank(path: Path, count: int, classes: int = 20, side: int = 24, encoding: Encoding = "jpeg", seed: int = 0) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from eircli.method_settings import MethodConfig
+from eircli.config.methods import MethodConfig
 from eircli.methods.base import Context, Method
 from eircli.methods.dkd import Dkd
 from eircli.methods.eir import Eir

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from eircli.common.types import IGNORE, Batch
 from eircli.memory.prototypes import Prototypes
 from eircli.memory.replay import Instances
 from eircli.model.deeplab import DeepLab
-from eircli.types import IGNORE, Batch
 
 Survey = Callable[[], Iterable[Batch]]
 """Starts a pass over the step's samples: batches on the training device, the same ones every time."""

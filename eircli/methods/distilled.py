@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from eircli.common.types import IGNORE, Batch
+from eircli.config.methods import Distill, Eir, ImageReplay
 from eircli.memory.replay import pseudo_labels
-from eircli.method_settings import Distill, Eir, ImageReplay
 from eircli.methods.base import Context, Method
 from eircli.methods.tiled_losses import tiled_losses
 from eircli.model.deeplab import DeepLab
 from eircli.model.tiles import best_channels
-from eircli.types import IGNORE, Batch
 
 
 class DistilledReplay(Method):

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, softplus
 
-from eircli import method_settings
+from eircli.common.types import IGNORE, Batch
+from eircli.config import methods as method_settings
 from eircli.methods.base import Context, Method
 from eircli.methods.losses import imitation_bce, masked_mean, new_classes_bce
 from eircli.model.deeplab import DeepLab, upsample
-from eircli.types import IGNORE, Batch
 
 
 class Dkd(Method):

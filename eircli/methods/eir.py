@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from eircli import method_settings
+from eircli.common.types import Batch, SoftLabels
+from eircli.config import methods as method_settings
 from eircli.memory import replay
 from eircli.methods.base import Context
 from eircli.methods.distilled import DistilledReplay
-from eircli.types import Batch, SoftLabels
 
 
 class Eir(DistilledReplay):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eircli import method_settings
+from eircli.common.types import Batch
+from eircli.config import methods as method_settings
 from eircli.memory.replay import one_hot
 from eircli.methods.base import Context, Method
 from eircli.methods.tiled_losses import tiled_losses
 from eircli.model.deeplab import DeepLab
-from eircli.types import Batch
 
 
 class Finetune(Method):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
-from eircli import method_settings
+from eircli.common.types import Batch
+from eircli.config import methods as method_settings
 from eircli.methods.base import Context
 from eircli.methods.lwf import Lwf
 from eircli.model.deeplab import DeepLab, upsample
-from eircli.types import Batch
 
 
 class Ilt(Lwf):

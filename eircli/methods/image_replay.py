@@ -9,11 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eircli import method_settings
+from eircli.common.types import BACKGROUND, IGNORE, Batch
+from eircli.config import methods as method_settings
 from eircli.memory.replay import one_hot
 from eircli.methods.base import Context
 from eircli.methods.distilled import DistilledReplay
-from eircli.types import BACKGROUND, IGNORE, Batch
 
 
 class ImageReplay(DistilledReplay):

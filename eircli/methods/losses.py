@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
-from eircli.types import BACKGROUND, IGNORE, SoftLabels
+from eircli.common.types import BACKGROUND, IGNORE, SoftLabels
 
 Scalar = Float[Tensor, ""]
 

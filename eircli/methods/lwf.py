@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eircli import method_settings
+from eircli.common.types import IGNORE, Batch
+from eircli.config import methods as method_settings
 from eircli.methods.base import Context, Method
 from eircli.methods.losses import cross_entropy, masked_mean, plain_distillation
 from eircli.model.deeplab import DeepLab, upsample
-from eircli.types import IGNORE, Batch
 
 
 class Lwf(Method):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eircli import method_settings
+from eircli.common.types import IGNORE, Batch
+from eircli.config import methods as method_settings
 from eircli.methods.base import Context
 from eircli.methods.losses import masked_mean, rskd, unbiased_cross_entropy
 from eircli.methods.lwf import Lwf
 from eircli.model.deeplab import upsample
-from eircli.types import IGNORE, Batch
 
 
 class Mib(Lwf):

@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
-from eircli import method_settings
+from eircli.common.types import BACKGROUND, IGNORE, Batch
+from eircli.config import methods as method_settings
 from eircli.engine.distributed import summed
 from eircli.methods.base import Context, Method, Survey
 from eircli.methods.losses import cross_entropy, masked_mean
 from eircli.model.deeplab import DeepLab, upsample
-from eircli.types import BACKGROUND, IGNORE, Batch
 
 BINS = 1000
 """Of the histograms that the medians are read from."""

@@ -10,13 +10,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eircli import method_settings
+from eircli.common.types import BACKGROUND, Batch
+from eircli.config import methods as method_settings
 from eircli.memory.replay import one_hot, pseudo_labels
 from eircli.methods.base import Context, Method, Survey
 from eircli.methods.tiled_losses import tiled_losses
 from eircli.model.deeplab import DeepLab, upsample
 from eircli.model.tiles import best_channels
-from eircli.types import BACKGROUND, Batch
 
 
 class Ssul(Method):

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize, softplus
 
-from eircli import method_settings
+from eircli.common.types import BACKGROUND, Batch
+from eircli.config import methods as method_settings
 from eircli.memory.prototypes import on_grid, sample
 from eircli.methods.base import Context, Method, Survey
 from eircli.methods.losses import new_classes_bce
 from eircli.model.deeplab import DeepLab, predict, upsample
-from eircli.types import BACKGROUND, Batch
 
 
 class Star(Method):

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from torch.nn.functional import softplus
 
+from eircli.common.types import SoftLabels
 from eircli.model.tiles import Tiling, add_unmixed, mixed, working
-from eircli.types import SoftLabels
 
 Scalar = Float[Tensor, ""]
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.hub import load_state_dict_from_url
 from torch.nn.functional import interpolate
 
-from eircli.errors import UserError
-from eircli.manifest import Model
-from eircli.model.files import read_tensors
+from eircli.common.errors import UserError
+from eircli.config.manifest import Model
+from eircli.model.safe_loading import read_tensors
 
 IMAGENET = {
     "resnet18": torchvision.models.ResNet18_Weights.IMAGENET1K_V1.url,

@@ -13,11 +13,11 @@ from torch.nn.functional import interpolate
 from torchvision.models.segmentation.deeplabv3 import ASPP
 from torchvision.ops import StochasticDepth
 
-from eircli.manifest import Model
-from eircli.method_settings import Activation
+from eircli.common.types import BACKGROUND
+from eircli.config.manifest import Model
+from eircli.config.methods import Activation
 from eircli.model.backbones import build_backbone
 from eircli.model.tiles import best_channels
-from eircli.types import BACKGROUND
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)

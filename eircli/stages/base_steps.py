@@ -16,12 +16,12 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from eircli.common.io import sha256, write_text
+from eircli.common.progress import Say
 from eircli.engine.device import choose_compute
 from eircli.engine.distributed import from_main
-from eircli.progress import Say
-from eircli.rundir import sha256, write_text
-from eircli.stages.at_work import by_main
-from eircli.workbench import Workbench
+from eircli.run.main_process import by_main
+from eircli.run.run import Workbench
 
 VERSION = 2
 """Raised whenever the same settings and data would train another base step."""

@@ -10,21 +10,21 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Subset
 
+from eircli.common.errors import UserError
+from eircli.common.progress import Say, track
+from eircli.common.seeds import derive_seed
+from eircli.config.fingerprint import fingerprint
+from eircli.config.manifest import Manifest
+from eircli.config.methods import Star
 from eircli.data.step_view import StepView
 from eircli.engine.distributed import collected, count, own_share
-from eircli.errors import UserError
-from eircli.manifest import Manifest
 from eircli.memory.bank import Bank, Record, encode, write_bank
 from eircli.memory.harvest import Candidate, candidates, cut_out, image_candidates, store_image
 from eircli.memory.prototypes import gather, merge, read_prototypes, write_prototypes
 from eircli.memory.select import RULES, Pool, share_out
-from eircli.method_settings import Star
-from eircli.progress import Say, track
-from eircli.recipe import fingerprint
-from eircli.seeds import derive_seed
-from eircli.stages.at_work import by_main, is_done
-from eircli.stages.rate import feature_batches, rate
-from eircli.workbench import Workbench
+from eircli.run.main_process import by_main, is_done
+from eircli.run.run import Workbench
+from eircli.stages.score_candidates import feature_batches, rate
 
 Facts = dict[str, Any]
 

@@ -12,6 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from eircli.common.io import atomic_write, write_text
+from eircli.common.progress import Say
+from eircli.common.types import BACKGROUND, Sample
 from eircli.data.resize import resize_short_side
 from eircli.data.step_view import StepView
 from eircli.data.transforms import paper_crop, to_tensors
@@ -20,13 +23,11 @@ from eircli.engine.distributed import from_main, own_share
 from eircli.engine.evaluate import evaluate as run_over
 from eircli.engine.metrics import Confusion, iou, mean, summary, taken_by_background
 from eircli.model.deeplab import predict
-from eircli.progress import Say
-from eircli.rundir import Artifact, atomic_write, write_text
-from eircli.stages.at_work import by_main, is_done
-from eircli.stages.models import load_model
-from eircli.stages.show import Results, read_results
-from eircli.types import BACKGROUND, Sample
-from eircli.workbench import Workbench
+from eircli.reports.show import Results, read_results
+from eircli.run.main_process import by_main, is_done
+from eircli.run.models import load_model
+from eircli.run.run import Workbench
+from eircli.run.rundir import Artifact
 
 
 class PaperCrops:

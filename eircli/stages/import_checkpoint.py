@@ -6,13 +6,13 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from eircli.errors import UserError
+from eircli.common.errors import UserError
+from eircli.common.io import sha256
 from eircli.model.deeplab import DeepLab
-from eircli.model.files import read_tensors
-from eircli.model.naming import load_checked, rename, split_classes
-from eircli.rundir import sha256
-from eircli.stages.models import save_model
-from eircli.workbench import Workbench
+from eircli.model.safe_loading import read_tensors
+from eircli.model.state_dict_adapters import load_checked, rename, split_classes
+from eircli.run.models import save_model
+from eircli.run.run import Workbench
 
 
 def import_checkpoint(bench: Workbench, step: int, file: Path, again: bool = False) -> dict[str, Any]:

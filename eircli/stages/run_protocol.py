@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from eircli.progress import Say
-from eircli.stages.at_work import is_done
+from eircli.common.progress import Say
+from eircli.reports.show import Results
+from eircli.run.main_process import is_done
+from eircli.run.run import Workbench
 from eircli.stages.build_memory import build_memory
 from eircli.stages.evaluate import evaluate
-from eircli.stages.show import Results
 from eircli.stages.train import check_sharing, train
-from eircli.workbench import Workbench
 
 
 def run_protocol(bench: Workbench, say: Say) -> list[Results]:

@@ -11,6 +11,12 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader
 
+from eircli.common.errors import UserError
+from eircli.common.progress import Say, track
+from eircli.common.seeds import derive_seed
+from eircli.common.types import Batch, SampleSource
+from eircli.config.manifest import Runtime
+from eircli.config.methods import Eir, Ssul
 from eircli.data.training_set import BatchStream, TrainingSet, collate
 from eircli.data.transforms import TrainTransform
 from eircli.engine.checkpoint import load_state, save_state
@@ -21,26 +27,20 @@ from eircli.engine.journal import Journal
 from eircli.engine.optim import build_optimizer, build_scheduler
 from eircli.engine.parallel import communication
 from eircli.engine.train import Plan, TrainState, fit
-from eircli.errors import UserError
-from eircli.manifest import Runtime
 from eircli.memory.bank import Bank
 from eircli.memory.prototypes import Prototypes, read_prototypes
 from eircli.memory.replay import decode
 from eircli.memory.standalone import StandaloneInstances, StoredImages
-from eircli.method_settings import Eir, Ssul
 from eircli.methods import build_method
 from eircli.methods.base import Context
+from eircli.model.acceleration import checkpoint_activations, compile_model, fold_batchnorm, lower_weights
 from eircli.model.deeplab import DeepLab
-from eircli.model.dilated import take_apart_dilated
-from eircli.model.lean import checkpoint_activations, compile_model, fold_batchnorm, lower_weights
-from eircli.progress import Say, track
-from eircli.seeds import derive_seed
-from eircli.stages.at_work import is_done
+from eircli.model.tap_convolution import take_apart_dilated
+from eircli.run.main_process import is_done
+from eircli.run.models import checkpoint_recipe, save_model, start_model
+from eircli.run.run import Workbench
 from eircli.stages.base_steps import claimed, share, take
 from eircli.stages.build_memory import build_memory
-from eircli.stages.models import checkpoint_recipe, save_model, start_model
-from eircli.types import Batch, SampleSource
-from eircli.workbench import Workbench
 
 
 def train(bench: Workbench, step: int, say: Say, again: bool = False) -> None:

@@ -1,0 +1,1 @@
+"""The command `eir`: parse and print."""

@@ -1,0 +1,1 @@
+"""The vocabulary of all rooms: types, errors, seeds, files, progress. Imports no torch."""

@@ -1,0 +1,58 @@
+"""Writing files whole or not at all, and the hash of what they hold."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from eircli.common.errors import UserError
+
+
+@contextmanager
+def atomic_write(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
+    """A binary file that appears under `path` when the block ends without an error, whole or not at all.
+
+    Args:
+        durable: whether that holds even if the power fails; it costs waiting for the disk.
+
+    Raises:
+        UserError: no room left, or no permission.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False) as file:
+            temporary = Path(file.name)
+            yield file
+            file.flush()
+            if durable:
+                os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise UserError(f"{path}: no room left on the disk; free some and run the command again") from None
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic_write(path) as file:
+        file.write(text.encode())
+
+
+def sha256(path: Path) -> str:
+    """The hexadecimal SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

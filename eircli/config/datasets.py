@@ -1,0 +1,111 @@
+"""The settings of every data set: the manifest's `dataset` section is one of these, told apart by `kind`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal, get_args
+
+from pydantic import Field, model_validator
+
+from eircli.config.section import Fraction, PositiveInt, Section
+from eircli.config.tree import Tree
+
+VOC_SETTING: Tree = {
+    "data": {"crop_size": 512},
+    "method": {"eir": {"slot": 250, "fillers_below": 2}},
+    "memory": {"budget": 100},
+    "train": {
+        "epochs": 60,
+        "batch_size": 24,
+        "lr": 1e-4,
+        "base": {"lr": 1e-3, "weight_decay_on": "all", "frozen_batchnorm": False, "dropout": True},
+    },
+}
+
+ADE20K_SETTING: Tree = {
+    "protocol": {"unseen_at_test": "ignore"},
+    "data": {"crop_size": 512},
+    "method": {"eir": {"slot": 200, "fillers_below": 1}},
+    "memory": {"budget": 300},
+    "train": {
+        "epochs": 100,
+        "batch_size": 24,
+        "lr": 2.5e-4,
+        "warmup": 0.2,
+        "base": {"lr": 2.5e-3, "weight_decay_on": "all", "frozen_batchnorm": False, "dropout": True},
+    },
+}
+
+
+class DatasetSettings(Section):
+    """What all data sets have."""
+
+    implies: ClassVar[Mapping[str, object]] = VOC_SETTING
+    """What naming the data set sets beyond the fields' own defaults: the paper's setting (method §5, §6). Under `method`,
+    settings by the method's name."""
+
+
+class Voc(DatasetSettings):
+    kind: Literal["voc"]
+    root: Path
+    """The devkit's folder: JPEGImages/, SegmentationClassAug/ (or SegmentationClass/), ImageSets/Segmentation/."""
+    train_list: str = "train_aug"
+    """Name of the list of training images in ImageSets/Segmentation: train_aug (10,582) or train (1,464)."""
+    val_list: str = "val"
+    """Name of the list of validation images."""
+    labels: Literal["auto", "SegmentationClassAug", "SegmentationClass"] = "auto"
+    """Folder of the labels; auto takes SegmentationClassAug for train_aug and SegmentationClass for other lists."""
+    class_index: Path | None = None
+    """A folder of LIST.txt files, a line per image with its name and class ids, read instead of every label file."""
+
+
+class Ade20k(DatasetSettings):
+    implies: ClassVar[Mapping[str, object]] = ADE20K_SETTING
+    kind: Literal["ade20k"]
+    root: Path
+    """The folder ADEChallengeData2016: images/{training,validation}, annotations/{training,validation}."""
+
+
+class Folder(DatasetSettings):
+    kind: Literal["folder"]
+    root: Path
+    """The folder with images/SPLIT, annotations/SPLIT (single-channel PNG of class ids) and classes.txt."""
+    train_split: str = "training"
+    """Name of the folder of training images."""
+    val_split: str = "validation"
+    """Name of the folder of validation images."""
+    classes: tuple[str, ...] | None = None
+    """Some of the classes by name, in the order in which they get the ids 1, 2, …; the others become background."""
+
+
+class Shapes(DatasetSettings):
+    kind: Literal["shapes"]
+    size: Annotated[int, Field(ge=32, le=512)] = 64
+    """Side of the square images, pixels."""
+    groups: tuple[PositiveInt, ...] = (6, 2, 2)
+    """How many classes each group of images is about; every image belongs to one group."""
+    train_images: tuple[PositiveInt, ...] = (600, 250, 250)
+    """Training images of each group."""
+    val_images: PositiveInt = 200
+    """Validation images, drawn from all classes alike."""
+    co_occurrence: Fraction = 0.2
+    """Chance that an object beyond a training image's first is of any class instead of its group's."""
+    seed: int | None = None
+    """Seed of the drawings; the run's seed if none."""
+
+    @model_validator(mode="after")
+    def _one_count_per_group(self) -> Shapes:
+        if len(self.train_images) != len(self.groups):
+            raise ValueError(f"train_images has {len(self.train_images)} counts for {len(self.groups)} groups")
+        return self
+
+
+AnyDataset = Voc | Ade20k | Folder | Shapes
+
+Dataset = Annotated[AnyDataset, Field(discriminator="kind")]
+
+
+def dataset_settings(kind: object) -> type[DatasetSettings] | None:
+    """The settings that a `dataset.kind` names; None for an unknown one."""
+    return next((s for s in get_args(AnyDataset) if kind in get_args(s.model_fields["kind"].annotation)), None)

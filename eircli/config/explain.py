@@ -1,0 +1,83 @@
+"""What pydantic finds wrong with a recipe, said in one line: the dotted key, what is wrong, what to do."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from typing import Any, get_args
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from eircli.config.manifest import Manifest
+
+
+def explain(error: ErrorDetails) -> str:
+    """One line for a validation error: the dotted key, what is wrong, what to do."""
+    section, keys = _walk(error["loc"])
+    path = ".".join(keys)
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown key {path}; {_suggestion(keys, section)}"
+        case "missing":
+            return f"{path}: missing; every recipe needs it"
+        case "union_tag_invalid" | "union_tag_not_found":
+            tag = str(error["ctx"]["discriminator"]).strip("'")
+            allowed = [str(option).strip(" '") for option in str(error["ctx"].get("expected_tags", "")).split(",")]
+            given = error["ctx"].get("tag")
+            near = difflib.get_close_matches(str(given), allowed, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            known = f"one of {', '.join(allowed)}" if allowed != [""] else "missing"
+            return f"{path}.{tag}: {f'{given!r} is unknown; {hint}' if given else ''}{known}"
+        case "value_error":
+            return f"{path + ': ' if path else ''}{error['ctx']['error']}"
+        case _:
+            message = error["msg"][0].lower() + error["msg"][1:]
+            return f"{path}: {message}, got {error['input']!r}"
+
+
+def _walk(location: Iterable[int | str]) -> tuple[type[BaseModel], list[str]]:
+    """The section an error lies in, and its key path without the tags that pydantic puts in for unions."""
+    section: type[BaseModel] = Manifest
+    keys: list[str] = []
+    options: list[type[BaseModel]] = []
+    for part in location:
+        tagged = [
+            s
+            for s in options
+            if part in {a for f in ("kind", "name") if f in s.model_fields for a in get_args(s.model_fields[f].annotation)}
+        ]
+        if tagged:
+            section, options = tagged[0], []
+            continue
+        keys.append(str(part))
+        field = section.model_fields.get(str(part))
+        options = _sections(field.annotation) if field else []
+        if len(options) == 1:
+            section, options = options[0], []
+    return section, keys
+
+
+def _sections(annotation: Any) -> list[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections(part)]
+
+
+def _suggestion(keys: Sequence[str], section: type[BaseModel]) -> str:
+    prefix = ".".join(keys[:-1])
+    siblings = list(section.model_fields)
+    if near := difflib.get_close_matches(keys[-1], siblings, 1, cutoff=0.6):
+        return f"did you mean {prefix + '.' if prefix else ''}{near[0]}?"
+    if elsewhere := [path for path in _all_paths(Manifest) if path.rsplit(".", 1)[-1] == keys[-1]]:
+        return f"did you mean {elsewhere[0]}?"
+    return f"{prefix or 'a recipe'} has: {', '.join(siblings)}"
+
+
+def _all_paths(section: type[BaseModel], prefix: str = "") -> list[str]:
+    paths = []
+    for name, field in section.model_fields.items():
+        paths.append(prefix + name)
+        for inner in _sections(field.annotation):
+            paths += _all_paths(inner, f"{prefix}{name}.")
+    return paths

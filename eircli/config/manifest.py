@@ -1,0 +1,252 @@
+"""The run manifest: every choice of a run as one frozen, typed tree, each field with its meaning.
+
+The defaults here and in `recipe.PAPER` are the paper's settings. Importing this module costs no torch.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from eircli.config.budget import Budget, parse_budget
+from eircli.config.datasets import Dataset
+from eircli.config.methods import Activation, Eir, MemoryKind, MethodConfig, Ssul
+from eircli.config.protocols import Setting
+from eircli.config.section import Fraction, PositiveInt, Section
+
+
+class Protocol(Section):
+    schedule: str | tuple[tuple[int, ...], ...]
+    """"joint", "A-B" (A classes first, then B per step; "A-B-C": the last size repeats) or class ids of every step."""
+    setting: Setting = "overlapped"
+    """overlapped: all images with a new class; disjoint: only those without a class of a later step; partitioned: every
+    image belongs to exactly one step, that of one of its classes drawn at random."""
+    order: tuple[int, ...] | str | None = None
+    """The order in which "A-B" takes the class ids: a list, "seed:N" (shuffled), or one of the field's shuffled VOC 15-1
+    orders by name ("voc-15-1-b" to "voc-15-1-w"); ascending if none."""
+    unseen_at_test: Literal["background", "ignore"] = "background"
+    """What pixels of classes not yet learned count as in evaluation."""
+
+
+Cache = Literal["none", "ram", "disk"]
+
+
+class Data(Section):
+    crop_size: Annotated[int, Field(ge=16)] = 512
+    """Side of the square training crops, and of the paper's evaluation crops, pixels."""
+    scale: tuple[float, float] = (0.5, 2.0)
+    """Range of the area of the random resized crop, as a share of the image."""
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    """Range of the aspect ratio of the random resized crop."""
+    flip: Fraction = 0.5
+    """Chance of a horizontal flip."""
+    short_side: PositiveInt | None = None
+    """Images are first resized to this short side, pixels; none keeps their own size."""
+    cache: Cache = "none"
+    """Where decoded (and resized) training images are kept. ram: in memory, by each worker process its own, so for small sets or
+    runtime.workers 0; disk: as raw files in the cache folder, for all steps, runs and workers (VOC: 8 GB)."""
+
+    @model_validator(mode="after")
+    def _ranges_rise(self) -> Data:
+        for name, (low, high) in (("scale", self.scale), ("ratio", self.ratio)):
+            if not 0 < low <= high:
+                raise ValueError(f"{name}: [{low}, {high}] must be two positive numbers, the smaller first")
+        return self
+
+
+class Model(Section):
+    backbone: Literal["resnet101", "resnet50", "resnet18", "swin_t", "swin_s", "swin_b", "tiny"] = "resnet101"
+    """The torchvision backbone, or `tiny`: about 250k parameters, output stride 4, for small images."""
+    weights: str = "imagenet"
+    """Backbone weights at the base step: imagenet (torchvision's V1), none, or a state-dict file."""
+    aspp_channels: PositiveInt = 256
+    """Channels of the ASPP and of the features that the classifiers read."""
+    aspp_rates: tuple[PositiveInt, ...] = (6, 12, 18)
+    """Dilation rates of the ASPP."""
+    dropout: Fraction = 0.1
+    """Dropout after the ASPP's projection, where a step trains with dropout."""
+    batchnorm_momentum: Fraction = 0.01
+    """Momentum of the backbone's BatchNorm statistics."""
+    detach_background: bool = True
+    """The background classifier reads detached features: it does not shape them."""
+    new_classifier: Literal["background", "balanced", "unknown", "random"] = "background"
+    """How a new step's classifiers start: as copies of the background classifier; the same with the background's
+    probability shared out among them (MiB); as copies of the unknown class's classifier (SSUL); or at random."""
+    unknown_class: bool = False
+    """A classifier of what is neither a class nor background, from step 1 on (SSUL)."""
+
+
+class Memory(Section):
+    budget: int | str = 100
+    """How much is kept of all old classes together: a count of exemplars, or bytes such as 500kB, 2MB, 1.5MiB."""
+    selection: Literal["single-component", "component"] = "single-component"
+    """single-component: a class's pixels in an image when they form one component; component: any large enough one."""
+    min_area: PositiveInt = 64
+    """The least area of an instance under `selection: component`, pixels."""
+    rule: Literal["random", "largest", "confident", "diverse"] = "random"
+    """Which candidates of a class come first: at random, by area, by the model's confidence, or farthest from those
+    before in the model's features."""
+    encoding: Literal["jpeg", "png"] = "jpeg"
+    """How the pixels are stored."""
+    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """Quality of JPEG pixels."""
+
+    @field_validator("budget", mode="before")
+    @classmethod
+    def _budget_is_readable(cls, budget: object) -> object:
+        parse_budget(budget)
+        return budget
+
+    @property
+    def limit(self) -> Budget:
+        """The budget, read."""
+        return parse_budget(self.budget)
+
+    @property
+    def needs_model(self) -> bool:
+        """Whether the rule asks the model of the step before."""
+        return self.rule in ("confident", "diverse")
+
+
+class StepTraining(Section):
+    """How one step is optimised."""
+
+    iterations: PositiveInt | None = None
+    """Length of a step in iterations; give this or `epochs`."""
+    epochs: Annotated[float, Field(gt=0)] | None = None
+    """Length of a step in passes over its samples; give this or `iterations`."""
+    batch_size: PositiveInt = 24
+    """Samples per iteration, of all processes and micro-batches together."""
+    accumulate: PositiveInt = 1
+    """Micro-batches per iteration: their gradients add up to the batch's, in less memory. BatchNorm that learns takes its
+    statistics from each by itself."""
+    lr: Annotated[float, Field(gt=0)] = 1e-4
+    """Learning rate of the backbone."""
+    head_lr_factor: Annotated[float, Field(gt=0)] = 10.0
+    """The ASPP and the classifiers learn at this multiple of `lr`."""
+    momentum: Fraction = 0.9
+    """Nesterov momentum of SGD."""
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-4
+    """Weight decay of SGD."""
+    weight_decay_on: Literal["all", "new-classifier"] = "new-classifier"
+    """The parameters that decay."""
+    poly_power: Annotated[float, Field(ge=0)] = 0.9
+    """Power of the polynomial decay of the learning rate."""
+    warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the iterations over which the learning rate first rises linearly."""
+    clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
+    """The gradient's norm is clipped to this; none does not clip."""
+    frozen_batchnorm: bool = True
+    """BatchNorm uses and keeps its running statistics."""
+    dropout: bool = False
+    """Whether dropout is on."""
+
+    @model_validator(mode="after")
+    def _can_be_trained(self) -> StepTraining:
+        if (self.iterations is None) == (self.epochs is None):
+            raise ValueError("give either iterations or epochs")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}")
+        if self.batch_size == self.accumulate and not self.frozen_batchnorm:
+            raise ValueError(
+                "BatchNorm cannot learn from single images: give batch_size of 2 or more per micro-batch, or frozen_batchnorm: true"
+            )
+        return self
+
+
+class Train(StepTraining):
+    base: StepTraining
+    """The same for the base step; what a recipe leaves out here is as above."""
+
+
+class Evaluate(Section):
+    batch_size: PositiveInt = 8
+    """Images per forward pass; whole images of differing sizes go one by one."""
+    absent_class: Literal["zero", "skip"] = "zero"
+    """A class without a pixel in truth or prediction counts 0 (as the authors have it) or is left out of means."""
+
+
+class Runtime(Section):
+    """How a run is carried out. May differ between the commands on a run: the result is the same, but for the rounding of
+    another device or precision, which the record names."""
+
+    device: str = "auto"
+    """auto, cpu, cuda, or cuda:N."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """auto is bf16 on CUDA and fp32 on the CPU; fp16 scales its losses."""
+    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
+    """Compile the student with torch.compile in this mode (reduce-overhead and max-autotune replay CUDA graphs), the teacher
+    and EIR's losses in the default mode. The first iterations take minutes; needs a C++ compiler, on CUDA Triton."""
+    checkpoint_activations: bool = False
+    """Keep only each block's input for the backward pass and run the block again there: about a third more time, a
+    fraction of the memory."""
+    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Worker processes that decode images, of each process; auto is one per core in all, at most 8; 0 decodes without."""
+    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
+    """Minutes between two checkpoints of an unfinished step."""
+    checkpoint_epochs: Annotated[float, Field(gt=0)] | None = None
+    """Passes over the samples between two checkpoints, beside `checkpoint_minutes`."""
+    share_base_step: bool = True
+    """Take the base step's checkpoint from another run beside this one that agrees on everything up to it."""
+    bank_memory_gb: Annotated[float, Field(ge=0)] = 2.0
+    """Device memory that a decoded bank of instances may take, in GB (4 bytes a pixel); a larger one stays in the host's
+    memory, from which every batch's instances are copied."""
+    log_every: PositiveInt = 10
+    """Iterations between two journal entries, at which losses are checked to be finite."""
+
+    @model_validator(mode="after")
+    def _compiled_or_recomputed(self) -> Runtime:
+        if self.compile != "none" and self.checkpoint_activations:
+            raise ValueError("compile and checkpoint_activations exclude each other: give one of them")
+        return self
+
+
+class Manifest(Section):
+    """A whole run, fully resolved."""
+
+    name: str
+    """Name of the run; the recipe's file name unless given."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Seeds everything random in the run."""
+    dataset: Dataset
+    protocol: Protocol
+    method: MethodConfig
+    data: Data = Data()
+    model: Model = Model()
+    memory: Memory = Memory()
+    train: Train
+    evaluate: Evaluate = Evaluate()
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _unknown_class_is_there(self) -> Manifest:
+        if isinstance(self.method, Ssul) and not self.model.unknown_class:
+            raise ValueError("method ssul needs model.unknown_class: true")
+        if self.model.new_classifier == "unknown" and not self.model.unknown_class:
+            raise ValueError("model.new_classifier unknown needs model.unknown_class: true")
+        return self
+
+    @model_validator(mode="after")
+    def _slots_fit(self) -> Manifest:
+        if isinstance(self.method, Eir) and self.method.fusion and self.method.slot > self.data.crop_size:
+            raise ValueError(f"method.slot {self.method.slot} is larger than data.crop_size {self.data.crop_size}")
+        return self
+
+    def training(self, step: int) -> StepTraining:
+        """How `step` is optimised."""
+        return self.train if step else self.train.base
+
+    @property
+    def keeps(self) -> MemoryKind | None:
+        """What the method keeps of old classes from step to step; None if nothing."""
+        return self.method.keeps
+
+    @property
+    def memory_needs_model(self) -> bool:
+        """Whether what is kept depends on the model of the step before, not on its images alone."""
+        return self.keeps == "prototypes" or (self.keeps is not None and self.memory.needs_model)
+
+    def activation(self, step: int) -> Activation:
+        """How the logits of a step's model become predictions."""
+        return self.method.activation(step)

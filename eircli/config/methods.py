@@ -1,0 +1,224 @@
+"""The settings of every method: the manifest's `method` section is one of these, told apart by `name`.
+
+Defaults are each paper's. What a method keeps between steps and how its predictions are read stand here too, so that
+commands which train nothing need no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+from pydantic import Field
+
+from eircli.config.section import Fraction, PositiveFloat, PositiveInt, Section, Weight
+
+MemoryKind = Literal["instances", "images", "prototypes"]
+Activation = Literal["sigmoid", "softmax"]
+
+
+class MethodSettings(Section):
+    """What all methods have."""
+
+    trained_with: ClassVar[Activation] = "sigmoid"
+    """The activation of the method's classification loss, and so how its logits become predictions."""
+    implies: ClassVar[Mapping[str, Any]] = {}
+    """What naming the method sets outside its section, unless the recipe does."""
+    in_parts: ClassVar[bool] = True
+    """Whether a batch's losses are the means of its parts' losses, so that it may be shared out."""
+
+    positive_weight: PositiveFloat | None = None
+    """Weight of the positive term of the binary cross-entropy; none is 1."""
+    base_step: Literal["shared"] = "shared"
+    """The base step is the same for all methods: binary cross-entropy against its labels."""
+
+    @property
+    def keeps(self) -> MemoryKind | None:
+        """What the method keeps of old classes from step to step."""
+        return None
+
+    def activation(self, step: int) -> Activation:
+        """How the logits of a step's model become predictions."""
+        return "sigmoid" if step == 0 and self.base_step == "shared" else self.trained_with
+
+
+class OwnBase(MethodSettings):
+    """A method whose paper trains the base step with another loss."""
+
+    base_step: Literal["shared", "own"] = "shared"  # type: ignore[assignment]
+    """shared: the base step that all methods start from; own: with this method's classification loss, as in its paper."""
+
+
+class Distill(Section):
+    weight: Weight = 5.0
+    """Factor of the distillation loss; 0 switches it off."""
+    region: Literal["outside-new", "inside-new", "all", "none"] = "outside-new"
+    """Distilled pixels: those without a new class's label before fusion, those with one, all, or none (never ignored ones)."""
+
+    @property
+    def is_on(self) -> bool:
+        return self.weight > 0 and self.region != "none"
+
+
+class Finetune(MethodSettings):
+    """The labels of the step as they are."""
+
+    name: Literal["finetune"]
+
+
+class Eir(MethodSettings):
+    """Enhanced instance replay (Yin et al., CVPR 2025)."""
+
+    name: Literal["eir"]
+    pseudo_labels: bool = True
+    """Label background pixels with what the old model still sees."""
+    threshold: Fraction = 0.7
+    """The least sigmoid of a pseudo-label."""
+    fusion: bool = True
+    """Paste instances of old classes into the new images."""
+    paste: Literal["mixup", "hard"] = "mixup"
+    """mixup blends image and labels by λ ~ Beta(mixup_beta); hard replaces them (λ = 1)."""
+    mixup_beta: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
+    """The two parameters of the Beta distribution that λ is drawn from, once per paste."""
+    pastes: Annotated[int, Field(ge=1, le=16)] = 3
+    """The most potential classes of an image, slots, and pastes into it."""
+    flip: Fraction = 0.5
+    """Chance that a pasted instance is flipped horizontally."""
+    slot: PositiveInt = 250
+    """Side of the square slots that instances are scaled to, pixels of the crop."""
+    fillers: Literal["best-slot", "spread", "none"] = "best-slot"
+    """Where instances of random old classes go: all into the best slot (the authors), the free slots, or nowhere."""
+    fillers_below: Annotated[int, Field(ge=0)] = 2
+    """Images with fewer potential classes than this are filled up to `pastes` pastes."""
+    standalone_replay: bool = True
+    """Also train on the bank's instances on a blank canvas."""
+    distill: Distill = Distill()
+    """Region-specific knowledge distillation (RSKD)."""
+
+    @property
+    def keeps(self) -> MemoryKind | None:
+        return "instances" if self.fusion or self.standalone_replay else None
+
+
+class ImageReplay(MethodSettings):
+    """Whole stored images, with the labels they had when they were stored, as further training samples."""
+
+    name: Literal["image-replay"]
+    missing: Literal["pseudo-labels", "ignore", "background"] = "pseudo-labels"
+    """What a stored image's background counts as: what the old model sees there, nothing, or background."""
+    pseudo_labels: bool = False
+    """Also label the new images' background with what the old model still sees."""
+    threshold: Fraction = 0.7
+    """The least sigmoid of a pseudo-label."""
+    distill: Distill = Distill(weight=0.0)
+    """Distillation as in EIR; off by default."""
+
+    @property
+    def keeps(self) -> MemoryKind | None:
+        return "images"
+
+
+class Lwf(OwnBase):
+    """Learning without forgetting (Li & Hoiem, ECCV 2016), per pixel as in MiB's comparison."""
+
+    trained_with: ClassVar[Activation] = "softmax"
+    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "random"}}
+    name: Literal["lwf"]
+    distill_weight: Weight = 100.0
+    """Factor of the distillation loss (MiB's comparison)."""
+
+
+class Ilt(Lwf):
+    """Incremental learning techniques (Michieli & Zanuttigh, ICCV workshops 2019)."""
+
+    name: Literal["ilt"]  # type: ignore[assignment]
+    feature_weight: Weight = 100.0
+    """Factor of the distance of the encoder's features (MiB's comparison)."""
+
+
+class Mib(Lwf):
+    """Modeling the background (Cermelli et al., CVPR 2020)."""
+
+    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "balanced"}}
+    name: Literal["mib"]  # type: ignore[assignment]
+    distill_weight: Weight = 10.0
+    """Factor λ of the unbiased distillation."""
+    unbiased: bool = True
+    """False takes the plain cross-entropy and distillation instead, for ablation."""
+
+
+class Plop(OwnBase):
+    """Local POD and entropy-gated pseudo-labels (Douillard et al., CVPR 2021)."""
+
+    trained_with: ClassVar[Activation] = "softmax"
+    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "balanced"}}
+    name: Literal["plop"]
+    pod_weight: Weight = 0.01
+    """Factor of local POD on the backbone's stages."""
+    pod_logits_weight: Weight = 0.0005
+    """Factor of local POD on the logits."""
+    pod_scales: tuple[PositiveInt, ...] = (1, 2, 4)
+    """Into how many windows a side is cut at each scale."""
+    least_threshold: Weight = 0.001
+    """No class's entropy threshold (its median) is less than this, in shares of the greatest entropy."""
+
+
+class Dkd(OwnBase):
+    """Decomposed knowledge distillation (Baek et al., NeurIPS 2022); DKD-M with a memory."""
+
+    name: Literal["dkd"]
+    memory: bool = False
+    """Store whole images (DKD-M)."""
+    distill_weight: Weight = 5.0
+    """Factor of the distillation of logits."""
+    decomposed_weight: Weight = 5.0
+    """Factor of the distillation of positive and of negative reasoning scores, each."""
+    auxiliary_weight: Weight = 1.0
+    """Factor of the auxiliary classifier's loss."""
+
+    @property
+    def keeps(self) -> MemoryKind | None:
+        return "images" if self.memory else None
+
+
+class Ssul(MethodSettings):
+    """SSUL (Cha et al., NeurIPS 2021) as far as it needs no saliency model: frozen features, an unknown class."""
+
+    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "unknown", "unknown_class": True}}
+    name: Literal["ssul"]
+    memory: bool = False
+    """Store whole images (SSUL-M)."""
+    threshold: Fraction = 0.7
+    """The least sigmoid of a pseudo-label."""
+
+    @property
+    def keeps(self) -> MemoryKind | None:
+        return "images" if self.memory else None
+
+
+class Star(MethodSettings):
+    """Prototype replay (Chen et al., NeurIPS 2023)."""
+
+    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "random"}}
+    in_parts: ClassVar[bool] = False
+    name: Literal["star"]
+    maintain_weight: Weight = 5.0
+    """Factor of the old-class features maintaining loss (OCFM)."""
+    discriminate_weight: Weight = 0.05
+    """Factor of the similarity-aware discriminative loss (SAD)."""
+    shared_background: Fraction = 0.5
+    """The share of the step's background that earlier steps had already: so much less background is repeated."""
+
+    @property
+    def keeps(self) -> MemoryKind | None:
+        return "prototypes"
+
+
+AnyMethod = Finetune | Eir | ImageReplay | Lwf | Ilt | Mib | Plop | Dkd | Ssul | Star
+
+MethodConfig = Annotated[AnyMethod, Field(discriminator="name")]
+
+
+def method_settings(name: object) -> type[MethodSettings] | None:
+    """The settings that a `method.name` names; None for an unknown one."""
+    return next((s for s in get_args(AnyMethod) if name in get_args(s.model_fields["name"].annotation)), None)

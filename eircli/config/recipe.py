@@ -1,0 +1,128 @@
+"""From a recipe to a manifest: the paper's settings, the recipe, the overrides, in that order; clear errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from eircli.common.errors import UserError
+from eircli.config.datasets import DatasetSettings, dataset_settings
+from eircli.config.explain import explain
+from eircli.config.manifest import Manifest
+from eircli.config.methods import MethodSettings, method_settings
+from eircli.config.tree import Tree, deep_copy, load_yaml, merge
+
+LENGTHS = ("iterations", "epochs")
+
+
+def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "recipe") -> Manifest:
+    """The manifest that a recipe and `key.path=value` overrides mean.
+
+    Raises:
+        UserError: one line naming `source` and the key, with the nearest valid key where one is unknown.
+    """
+    tree = deep_copy(recipe)
+    # Naming a method takes it whole, so what is set within it comes after.
+    for override in sorted(overrides, key=lambda text: not text.startswith("method.name=")):
+        _apply_override(tree, override)
+    for section in ("dataset", "method", "protocol"):
+        if not isinstance(tree.get(section), Mapping):
+            raise UserError(
+                f"{source}: {section}: {'missing' if section not in tree else 'must be a mapping'}; every recipe needs one"
+            )
+    dataset, method = dataset_settings(tree["dataset"].get("kind")), method_settings(tree["method"].get("name"))
+    implied = _implied(dataset, method, tree["method"].get("name"))
+    _drop_length(implied.get("train", {}), tree.get("train", {}))
+    tree = merge(implied, tree)
+    _fill_base(tree)
+    if dataset is not None and "seed" in dataset.model_fields and tree["dataset"].get("seed") is None:
+        tree["dataset"]["seed"] = tree.get("seed", 0)  # a data set that is drawn is drawn from the run's seed
+    try:
+        return Manifest.model_validate(tree)
+    except ValidationError as error:
+        raise UserError(f"{source}: {explain(error.errors()[0])}") from None
+
+
+def _implied(dataset: type[DatasetSettings] | None, method: type[MethodSettings] | None, name: object) -> Tree:
+    """What naming a data set and a method sets, unless the recipe does: the paper's setting."""
+    implied: Tree = deep_copy(dataset.implies) if dataset else {}
+    implied["method"] = implied.get("method", {}).get(name, {}) if method else {}
+    return merge(implied, deep_copy(method.implies)) if method else implied
+
+
+def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Manifest:
+    """The manifest of a recipe file; its name is the file's unless the recipe has one.
+
+    `like: FILE`, relative to the recipe, takes another recipe for what this one leaves out; another method takes the
+    place of that recipe's method whole.
+    """
+    tree, files = load_yaml(path), [path]
+    while "like" in tree:
+        files.append(files[-1].parent / str(tree.pop("like")))
+        if len(set(files)) < len(files):
+            raise UserError(f"{path}: like: {files[-1].name} is like this recipe itself")
+        below = load_yaml(files[-1])
+        below.pop("name", None)
+        if _names_another_method(below.get("method"), tree.get("method")):
+            del below["method"]
+        for part, given in ((below.get("train"), tree.get("train")), (_base(below), _base(tree))):
+            if isinstance(part, dict):
+                _drop_length(part, given)
+        tree = merge(below, tree)
+    return resolve({"name": path.stem, **tree}, overrides, str(path))
+
+
+def _base(tree: Tree) -> Any:
+    return tree["train"].get("base") if isinstance(tree.get("train"), Mapping) else None
+
+
+def _names_another_method(below: Any, above: Any) -> bool:
+    both = isinstance(below, Mapping) and isinstance(above, Mapping)
+    return both and "name" in above and above["name"] != below.get("name")
+
+
+def _apply_override(tree: Tree, override: str) -> None:
+    path, equals, text = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise UserError(f"--set {override}: write key.path=value, such as --set train.iterations=200")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise UserError(f"--set {override}: the value is not valid YAML") from None
+    node = tree
+    for depth, key in enumerate(keys[:-1], start=1):
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise UserError(f"--set {override}: {'.'.join(keys[:depth])} is a value, not a section")
+    if keys[0] == "train" and keys[-1] in LENGTHS and len(keys) <= 3:
+        node.pop(LENGTHS[keys[-1] == LENGTHS[0]], None)
+        if len(keys) == 2 and isinstance(node.get("base"), dict):
+            node["base"] = {k: v for k, v in node["base"].items() if k not in LENGTHS}
+    if keys == ["method", "name"] and node.get("name") != value:
+        node.clear()  # another method's settings
+    node[keys[-1]] = value
+
+
+def _drop_length(implied: Tree, given: Any) -> None:
+    """A recipe that gives one length takes the place of the implied other one."""
+    if isinstance(given, Mapping) and any(key in given for key in LENGTHS):
+        for key in LENGTHS:
+            implied.pop(key, None)
+
+
+def _fill_base(tree: Tree) -> None:
+    """Complete `train.base`, the base step's settings, with those of `train`."""
+    train = tree.get("train")
+    if not isinstance(train, dict):
+        return
+    base = train.get("base", {})
+    if isinstance(base, Mapping):
+        inherited = {k: v for k, v in train.items() if k != "base"}
+        if any(base.get(key) is not None for key in LENGTHS):
+            inherited = {k: v for k, v in inherited.items() if k not in LENGTHS}
+        train["base"] = inherited | dict(base)

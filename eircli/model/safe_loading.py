@@ -1,0 +1,49 @@
+"""Reading tensors out of other people's files, without running code from them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from eircli.common.errors import UserError
+
+WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
+"""Keys under which checkpoints of training programs keep the state dict."""
+
+
+class Loaded(NamedTuple):
+    tensors: dict[str, Tensor]
+    class_ids: list[int] | None
+    """The classes in the order learned, where the file is a checkpoint of ours."""
+
+
+def read_tensors(path: Path) -> Loaded:
+    """The state dict in a checkpoint file, unwrapped, without the `module.` of parallel training.
+
+    Raises:
+        UserError: missing, damaged, needs code to load, or holds no tensors.
+    """
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except Exception as error:  # torch.load raises whatever the file's damage leads to
+        reason = "it holds more than tensors and plain data" if "weights_only" in str(error).lower() else type(error).__name__
+        raise UserError(
+            f"{path}: cannot be loaded safely ({reason}); give a file with the state dict alone, as torch.save(model.state_dict(), FILE) writes it"
+        ) from None
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path}: holds no state dict")
+    class_ids = content.get("class_ids")
+    for key in WRAPPERS:
+        if isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    tensors = {str(name).removeprefix("module."): value for name, value in content.items() if isinstance(value, Tensor)}
+    if not tensors:
+        raise UserError(f"{path}: holds no state dict")
+    return Loaded(tensors, class_ids)

@@ -1,0 +1,106 @@
+"""State dicts of other programs, renamed to ours and checked against a network.
+
+Known namings: torchvision's DeepLabV3 (`backbone.…`, `classifier.N.…`), and that of the public DKD and EIR releases
+(`backbone.…`, `aspp.convs|project|last_conv.…`, `cls.N.…`); our own too.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from eircli.common.errors import UserError
+from eircli.model.deeplab import DeepLab
+
+State = dict[str, Tensor]
+
+TORCHVISION = [
+    (r"backbone\.(.*)", r"backbone.layers.\1"),
+    (r"classifier\.([012])\.(.*)", r"head.\1.\2"),
+    (r"classifier\.4\.(.*)", r"all_classes.\1"),
+]
+DKD = [
+    (r"backbone\.(.*)", r"backbone.layers.\1"),
+    (r"aspp\.(convs|project)\.(.*)", r"head.0.\1.\2"),
+    (r"aspp\.last_conv\.0\.(.*)", r"head.1.\1"),
+    (r"aspp\.last_conv\.1\.(.*)", r"head.2.\1"),
+    (r"cls\.(.*)", r"classifiers.\1"),
+]
+OURS = [(r"((backbone|head|classifiers|unknown)\..*)", r"\1")]
+
+NAMINGS = {"cls.0.": ("DKD / EIR", DKD), "classifiers.0.": ("eir", OURS), "classifier.4.": ("torchvision", TORCHVISION)}
+"""Each naming by what no other has: how it calls the (first) classifier."""
+
+
+class Renamed(NamedTuple):
+    naming: str
+    state: State
+    left_out: list[str]
+    """Names in the file that stand for nothing here."""
+
+
+def rename(path: Path, state: State) -> Renamed:
+    """The state under our names.
+
+    Raises:
+        UserError: an unknown naming, or a backbone alone.
+    """
+    known = [naming for mark, naming in NAMINGS.items() if any(name.startswith(mark) for name in state)]
+    if not known and any(name.startswith(("layer1.", "backbone.layer1.")) for name in state):
+        raise UserError(f"{path}: holds a backbone without classifiers; to start a base step from it: --set model.weights={path}")
+    if not known:
+        names = ", ".join(sorted({name.split(".")[0] for name in state})[:8])
+        raise UserError(f"{path}: neither torchvision's DeepLabV3 nor the naming of DKD and EIR; its names start with {names}")
+    naming, rules = known[0]
+    renamed, left_out = {}, []
+    for name, tensor in state.items():
+        ours = next((re.sub(f"^{pattern}$", to, name) for pattern, to in rules if re.fullmatch(pattern, name)), None)
+        if ours is None:
+            left_out.append(name)
+        else:
+            renamed[ours] = tensor
+    return Renamed(naming, renamed, left_out)
+
+
+def split_classes(path: Path, state: State, steps: Sequence[Sequence[int]]) -> State:
+    """A state with one classifier of all classes, its row k that of class id k, split into background's and each step's.
+
+    Raises:
+        UserError: the classifier has no row for a class, or no bias.
+    """
+    if "all_classes.bias" not in state:
+        raise UserError(f"{path}: lacks classifier.4.bias")
+    rows = len(state["all_classes.weight"])
+    if (last := max(max(step) for step in steps)) >= rows:
+        raise UserError(f"{path}: its classifier has {rows} rows, background included; there is none for class id {last}")
+    split = {name: tensor for name, tensor in state.items() if not name.startswith("all_classes.")}
+    for part in ("weight", "bias"):
+        for number, ids in enumerate([[0], *steps]):
+            split[f"classifiers.{number}.{part}"] = state[f"all_classes.{part}"][list(ids)]
+    return split
+
+
+def load_checked(path: Path, model: DeepLab, state: State) -> None:
+    """Load a renamed state into a network, whole or not at all.
+
+    Raises:
+        UserError: a tensor is missing, of another shape, or unknown to the network.
+    """
+    wanted = model.state_dict()
+    # Counters of training steps, which evaluation does not read and old files do not have.
+    missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
+    if missing:
+        raise UserError(f"{path}: lacks {missing[0]} and {len(missing) - 1} more of {len(wanted)} tensors; check model.backbone")
+    if unknown := [name for name in state if name not in wanted]:
+        raise UserError(
+            f"{path}: has {unknown[0]} and {len(unknown) - 1} more that this network has not; check model.backbone and --step"
+        )
+    for name, tensor in state.items():
+        if tensor.shape != wanted[name].shape:
+            ours, theirs = tuple(wanted[name].shape), tuple(tensor.shape)
+            raise UserError(f"{path}: {name} is {theirs}, this run's network has {ours}; check model and protocol.schedule")
+    model.load_state_dict(state, strict=False)

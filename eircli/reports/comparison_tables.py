@@ -1,0 +1,121 @@
+"""A comparison of runs as a table for the terminal, markdown, CSV or LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from eircli.reports.tables import WIDE
+
+Cells = list[list[str]]
+
+
+def render(facts: Mapping[str, Any], layout: str, all_steps: bool) -> str:
+    """The comparison's last step, or all of them one after the other."""
+    last = max(len(row["steps"]) for row in facts["runs"]) - 1
+    tables = [(step, cells(facts, step)) for step in (range(last + 1) if all_steps else [last])]
+    if layout == "csv":  # one table, with the step as a column
+        header = ["step", *tables[-1][1][0]]
+        rows = [[str(step), *row] for step, table in tables for row in table[1:]]
+        return _csv([header, *(row + [""] * (len(header) - len(row)) for row in rows)])
+    how = {"table": _terminal, "markdown": _markdown, "latex": _latex}[layout]
+    return "\n\n".join(how(table, _title(facts, step, step == last), facts) for step, table in tables)
+
+
+def _title(facts: Mapping[str, Any], step: int, is_last: bool) -> str:
+    return f"mIoU in percent after step {step}" + (f"; difference: all less that of {facts['against']}" if is_last else "")
+
+
+def cells(facts: Mapping[str, Any], step: int) -> Cells:
+    """Header and rows of one step; runs with fewer steps (joint training) stand in the table of their last."""
+    last = max(len(row["steps"]) for row in facts["runs"]) - 1
+    names = list(facts["runs"][0]["steps"][0])
+    header = ["run", "seeds", "memory", *names]
+    if step == last:
+        header.append("difference")
+    rows = []
+    for row in facts["runs"]:
+        number = len(row["steps"]) - 1 if step == last else step
+        if step < last and len(row["steps"]) <= last:
+            continue
+        figures = row["steps"][number]
+        line = [row["name"], str(len(row["seeds"])), _memory(row), *(_plus_minus(figures[name]) for name in names)]
+        rows.append(line + ([_difference(row["difference"])] if step == last else []))
+    return [header, *rows]
+
+
+def _memory(row: Mapping[str, Any]) -> str:
+    if row["memory_bytes"] is None:
+        return "–"
+    size = row["memory_bytes"]["mean"]
+    factor, unit = next((f, u) for f, u in ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB")) if size < 1000 * f or u == "GB")
+    return f"{size / factor:.{0 if size / factor >= 10 or factor == 1 else 1}f} {unit}"
+
+
+def _plus_minus(summary: Mapping[str, Any]) -> str:
+    if summary["mean"] is None:
+        return "–"
+    return f"{summary['mean']:.1f}" + ("" if summary["sd"] is None else f" ± {summary['sd']:.1f}")
+
+
+def _difference(difference: Mapping[str, Any] | None) -> str:
+    if difference is None:
+        return "–"
+    if difference["interval"] is None:
+        return f"{difference['mean']:+.1f}"
+    low, high = difference["interval"]
+    return f"{difference['mean']:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def _explanation(facts: Mapping[str, Any]) -> str:
+    return (
+        "mean ± standard deviation over the seeds; old: background and the base step's classes; new: those learned later; "
+        "average: of all over the steps; forgetting: best earlier IoU less the present one, mean over old classes; "
+        f"difference: of all, paired by seed, with its {facts['confidence']:.0%} interval (Student's t)"
+    )
+
+
+def _terminal(table: Cells, title: str, facts: Mapping[str, Any]) -> str:
+    drawn = Table()
+    for number, name in enumerate(table[0]):
+        drawn.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
+    for row in table[1:]:
+        drawn.add_row(*row)
+    buffer = io.StringIO()
+    screen = Console()
+    width = screen.width if screen.is_terminal else WIDE + 40
+    console = Console(file=buffer, width=width, force_terminal=screen.is_terminal)
+    console.print(title, highlight=False)
+    console.print(drawn)
+    console.print(_explanation(facts), highlight=False)
+    return buffer.getvalue().rstrip("\n")
+
+
+def _markdown(table: Cells, title: str, facts: Mapping[str, Any]) -> str:
+    rule = ["---", *("---:" for _ in table[0][1:])]
+    rows = [f"| {' | '.join(row)} |" for row in (table[0], rule, *table[1:])]
+    return "\n".join([f"{title}:", "", *rows, "", f"({_explanation(facts)}.)"])
+
+
+def _latex(table: Cells, title: str, facts: Mapping[str, Any]) -> str:
+    def line(row: Sequence[str]) -> str:
+        escaped = (cell.replace("_", r"\_").replace("%", r"\%").replace(" ± ", r" $\pm$ ").replace("–", "--") for cell in row)
+        return "  " + " & ".join(escaped) + r" \\"
+
+    body = [line(table[0]), r"  \midrule", *(line(row) for row in table[1:])]
+    note = _explanation(facts).replace("%", r"\%").replace("±", r"$\pm$")
+    columns = "l" + "r" * (len(table[0]) - 1)
+    return "\n".join(
+        [f"% {title}; {note}", rf"\begin{{tabular}}{{{columns}}}", r"  \toprule", *body, r"  \bottomrule", r"\end{tabular}"]
+    )
+
+
+def _csv(table: Cells) -> str:
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(table)
+    return buffer.getvalue().rstrip("\n")

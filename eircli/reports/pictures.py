@@ -1,0 +1,119 @@
+"""Pictures of what a step's model predicts: photograph, truth and prediction side by side."""
+
+from __future__ import annotations
+
+import colorsys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from eircli.common.errors import UserError
+from eircli.common.io import atomic_write
+from eircli.common.types import BACKGROUND, IGNORE, Sample, UInt8Array
+from eircli.data.resize import resize_short_side
+from eircli.data.transforms import to_tensors
+from eircli.engine.device import choose_compute
+from eircli.run.run import Workbench
+from eircli.stages.evaluate import predictor
+
+PANEL = 160
+"""The least height of a panel, pixels."""
+LINE = 14
+"""Height of a line of text, pixels."""
+GAP = 4
+
+
+def draw_pictures(bench: Workbench, step: int, count: int) -> list[Path]:
+    """Write `count` pictures of test images, spread evenly over the test set, into the step's folder `pictures`."""
+    view = bench.test_view(step)
+    paths = []
+    for index, picture in _panels([bench], step, count):
+        paths.append(bench.run.file(step, f"pictures/{view.ids[index]}.png"))
+        _save(picture, paths[-1])
+    return paths
+
+
+def draw_side_by_side(benches: Sequence[Workbench], count: int) -> Path:
+    """Write one picture of `count` test images with the predictions of every run after the last step.
+
+    Raises:
+        UserError: the runs end with other classes or test images.
+    """
+    first, last = benches[0], len(benches[0].schedule) - 1
+    for bench in benches:
+        if bench.schedule != first.schedule or bench.test_view(last).ids != first.test_view(last).ids:
+            raise UserError(f"--pictures: {first.manifest.name} and {bench.manifest.name} differ in classes or test images")
+    rows = [picture for _, picture in _panels(benches, last, count)]
+    sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
+    top = 0
+    for row in rows:
+        sheet.paste(row, (0, top))
+        top += row.height
+    path = benches[-1].run.file(last, "side-by-side.png")
+    _save(sheet, path)
+    return path
+
+
+@torch.no_grad()
+def _panels(benches: Sequence[Workbench], step: int, count: int) -> Iterator[tuple[int, Image.Image]]:
+    """Test image by test image, its position and its panel with the predictions of all runs."""
+    models = []
+    for bench in benches:
+        compute = choose_compute(bench.manifest.runtime)
+        models.append((bench.manifest.name, compute, predictor(bench, step, compute.device)))
+    bench, view = benches[0], benches[0].test_view(step)
+    names = [bench.class_name(class_id) for class_id in (BACKGROUND, *bench.schedule.seen(step))]
+    for index in np.unique(np.linspace(0, len(view) - 1, count).astype(int)).tolist():
+        sample = view.load_own_size(index)
+        working = sample if view.short_side is None else resize_short_side(sample, view.short_side)
+        image = to_tensors(working)[0].unsqueeze(0)
+        predictions = {name: run(image.to(compute.device), sample.label.shape)[0].cpu().numpy() for name, compute, run in models}
+        yield index, panel(sample, predictions, names)
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with atomic_write(path) as file:
+        picture.save(file, "PNG", optimize=True)
+
+
+def palette() -> UInt8Array:
+    """uint8 [256, 3]: hues a golden section apart, none of them grey like the photographs; ignore is white."""
+    colours = [colorsys.hsv_to_rgb(0.618034 * channel % 1, 0.9, 1 if channel % 2 else 0.7) for channel in range(256)]
+    table = (255 * np.array(colours)).astype(np.uint8)
+    table[IGNORE] = 255
+    return table
+
+
+def panel(sample: Sample, predictions: Mapping[str, UInt8Array], names: Sequence[str]) -> Image.Image:
+    """Image, truth, the predictions under their titles, and the names of the classes in them."""
+    scale = max(1, -(-PANEL // sample.label.shape[0]))
+    maps = {"truth": sample.label, **predictions}
+    parts = {"image": sample.image} | {title: _coloured(sample, label) for title, label in maps.items()}
+    height, width = scale * sample.label.shape[0], scale * sample.label.shape[1]
+    shown = sorted({int(c) for label in maps.values() for c in np.unique(label)} - {BACKGROUND, IGNORE})
+    sheet = Image.new("RGB", (len(parts) * (width + GAP), LINE + height + LINE * len(shown) + 2 * GAP), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (title, part) in enumerate(parts.items()):
+        left = number * (width + GAP)
+        pen.text((left, 1), title, "black")
+        sheet.paste(Image.fromarray(_enlarged(part, scale)), (left, LINE))
+    for line, channel in enumerate(shown):
+        top = LINE + height + GAP + LINE * line
+        pen.rectangle((0, top, 10, top + 10), fill=tuple(palette()[channel].tolist()))
+        pen.text((16, top - 1), names[channel], "black")
+    return sheet
+
+
+def _coloured(sample: Sample, label: NDArray[np.uint8]) -> UInt8Array:
+    """The photograph, greyed, under the label's colours."""
+    grey = sample.image.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    mixed = np.where((label == 0)[..., None], 0.6 * grey, 0.35 * grey + 0.65 * palette()[label])
+    return np.asarray(mixed, np.uint8)
+
+
+def _enlarged(image: UInt8Array, scale: int) -> UInt8Array:
+    return image.repeat(scale, axis=0).repeat(scale, axis=1)
