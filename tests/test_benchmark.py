@@ -15,12 +15,11 @@ from eircli.benchmark.estimate import Speeds, estimate
 from eircli.benchmark.measure import Case, cost, peak_memory
 from eircli.benchmark.parts import PASTES, composition_case, loss_case
 from eircli.benchmark.plain import plain_fuse
-from eircli.benchmark.synthetic_inputs import scene_instances, scene_labels
+from eircli.benchmark.synthetic_inputs import synthetic_instances, synthetic_labels
 from eircli.cli.app import app
 from eircli.common.types import IGNORE
 from eircli.memory import replay
-from eircli.run.run import Workbench
-from eircli.run.rundir import open_run
+from eircli.run.run import open_run
 
 CPU = torch.device("cpu")
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -36,8 +35,8 @@ def one_thread() -> Iterator[list[str]]:
 
 @pytest.mark.parametrize("beta", [None, (1.0, 1.0)])
 def test_batched_fusion_is_that_of_image_after_image(beta: tuple[float, float] | None) -> None:
-    labels, combined = scene_labels(3, 128, [5], CPU), scene_labels(3, 128, [5, 1, 2], CPU)
-    instances, images = scene_instances(4, 2, 40, CPU), torch.rand(3, 3, 128, 128) * 255
+    labels, combined = synthetic_labels(3, 128, [5], CPU), synthetic_labels(3, 128, [5, 1, 2], CPU)
+    instances, images = synthetic_instances(4, 2, 40, CPU), torch.rand(3, 3, 128, 128) * 255
     draws = replay.draw(np.random.default_rng(0), 3, PASTES, 0.5, beta)
     potential = replay.potential_classes(labels, combined, 4, PASTES)
     pastes = replay.place(potential, replay.select_slots(combined, 60, PASTES), instances, draws, "best-slot", PASTES)
@@ -72,13 +71,13 @@ def test_a_case_computes_the_same_either_way() -> None:
 
 
 def test_hours_are_of_all_images_of_all_steps(tmp_path: Path) -> None:
-    made = Workbench(open_run(TINY, ["train.iterations=10", "train.base.iterations=100"], tmp_path / "run"))
-    found = estimate(made, Speeds(base=2.0, incremental=3.0, evaluate=1.0, load=0.5))
+    made = open_run(TINY, ["train.iterations=10", "train.base.iterations=100"], tmp_path / "run")
+    found = estimate(made, Speeds(base=2.0, incremental=3.0, evaluate=1.0, load=0.5), "float32")
     tests = [len(made.positions(step, "test")) for step in range(3)]
     expected = (100 * 4 * 2.0 + 2 * 10 * 4 * 3.0 + sum(tests)) / 3600
-    assert math.isclose(found["hours"], expected)
-    slow = estimate(made, Speeds(base=2.0, incremental=3.0, evaluate=1.0, load=5.0))
-    assert math.isclose(slow["hours"], (5.0 * (100 * 4 + 2 * 10 * 4) + 5.0 * sum(tests)) / 3600)
+    assert math.isclose(found.hours, expected)
+    slow = estimate(made, Speeds(base=2.0, incremental=3.0, evaluate=1.0, load=5.0), "float32")
+    assert math.isclose(slow.hours, (5.0 * (100 * 4 + 2 * 10 * 4) + 5.0 * sum(tests)) / 3600)
 
 
 def test_the_command_measures_a_recipe(monkeypatch: pytest.MonkeyPatch, one_thread: list[str]) -> None:
@@ -96,7 +95,7 @@ def test_the_command_measures_a_recipe(monkeypatch: pytest.MonkeyPatch, one_thre
 
 
 def test_the_command_without_a_recipe_draws_its_own_images() -> None:
-    with suite.made_up_bench(["data.crop_size=64", "method.slot=24"]) as made:
+    with suite.made_up_run(["data.crop_size=64", "method.slot=24"]) as made:
         assert len(made.schedule) == 2
         assert made.training_view(0).load(0).image.shape == (375, 500, 3)
 

@@ -6,6 +6,7 @@ import json
 import math
 import statistics
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ import pytest
 
 from eircli.cli.app import main
 from eircli.common.errors import UserError
+from eircli.common.records import to_json
 from eircli.config.recipe import load_recipe
 from eircli.config.sweep import parse_grid, variants
-from eircli.reports.comparison import compare
-from eircli.run.run import Workbench
-from eircli.run.rundir import open_run
+from eircli.reports.comparison import Difference, compare
+from eircli.run.results import ClassResult, StepResults, read_results
+from eircli.run.run import Run, open_run
 
 TINY = Path(__file__).parent / "tiny.yaml"
 
@@ -29,46 +31,47 @@ def recipe(folder: Path, name: str, *, schedule: str = "2-1", extra: str = "") -
     return path
 
 
-def fake_run(folder: Path, name: str, seed: int, alls: list[float], schedule: str = "2-1", **changes: Any) -> Workbench:
+def fake_run(folder: Path, name: str, seed: int, alls: list[float], schedule: str = "2-1", **changes: Any) -> Run:
     """A run with made-up results: IoUs around `alls`, forgetting of 10 for the first class."""
     path = recipe(folder, name, schedule=schedule)
-    bench = Workbench(open_run(path, [f"seed={seed}"], folder / "runs" / f"{name}-{seed}"))
-    with bench.run.locked():
+    run = open_run(path, [f"seed={seed}"], folder / "runs" / f"{name}-{seed}")
+    with run.locked():
         for step, mean in enumerate(alls):
-            ids = [0, *bench.schedule.seen(step)]
+            ids = [0, *run.schedule.seen(step)]
             spread = [mean + (1 if i % 2 else -1) * (0 if len(ids) % 2 and i == len(ids) - 1 else 1) for i in range(len(ids))]
-            rows = [
-                {"id": c, "iou": iou, "forgetting": 10.0 if c in (0, 1) and step else None}
+            rows = tuple(
+                ClassResult(c, f"class {c}", 0, iou, 9, None, 10.0 if c in (0, 1) and step else None)
                 for c, iou in zip(ids, spread, strict=True)
-            ]
-            results = {"classes": rows, "all": statistics.fmean(spread), "images": 10, "size": "s", "absent_class": "zero"}
-            file = bench.run.results(step)
+            )
+            results = StepResults(step, None, None, statistics.fmean(spread), None, None, None, "s", "zero", rows, images=10)
+            file = run.directory.results(step)
             file.parent.mkdir(exist_ok=True)
-            file.write_text(json.dumps(results | changes))
-            bench.run.record(step, "results", file)
-    return bench
+            file.write_text(to_json(replace(results, **changes)))
+            run.directory.record(step, "results", file)
+    return run
 
 
 def test_means_deviations_and_order(tmp_path: Path) -> None:
     runs = [fake_run(tmp_path, "bad", s, [70, 50, 30 + s]) for s in (0, 1, 2)]
     runs += [fake_run(tmp_path, "good", s, [70, 60, 50 + 2 * s]) for s in (2, 0, 1)]
     facts = compare(runs)
-    assert [row["name"] for row in facts["runs"]] == ["good", "bad"] == [facts["against"], "bad"]
-    good, bad = facts["runs"]
-    assert good["seeds"] == [0, 1, 2]
-    last = good["steps"][2]
-    assert last["all"]["values"] == [50, 52, 54]
-    assert (last["all"]["mean"], last["all"]["sd"]) == (52, 2)
-    assert last["average"]["mean"] == pytest.approx((70 + 60 + 52) / 3)
-    assert last["forgetting"]["mean"] == pytest.approx(((71 - 53) + (70 - 51) + (61 - 53)) / 3)
-    assert good["steps"][0]["new"]["mean"] is None
-    assert last["old"]["mean"] == pytest.approx(52 - 1 / 3)
-    assert last["new"]["mean"] == pytest.approx(52.5)
+    assert [row.name for row in facts.runs] == ["good", "bad"] == [facts.against, "bad"]
+    good, bad = facts.runs
+    assert good.seeds == [0, 1, 2]
+    last = good.steps[2]
+    assert last["all"].values == [50, 52, 54]
+    assert (last["all"].mean, last["all"].sd) == (52, 2)
+    assert last["average"].mean == pytest.approx((70 + 60 + 52) / 3)
+    assert last["forgetting"].mean == pytest.approx(((71 - 53) + (70 - 51) + (61 - 53)) / 3)
+    assert good.steps[0]["new"].mean is None
+    assert last["old"].mean == pytest.approx(52 - 1 / 3)
+    assert last["new"].mean == pytest.approx(52.5)
     # Paired by seed: 30-50, 31-52, 32-54; t(0.975, 2) = 4.303, as any table has it.
-    assert bad["difference"]["values"] == [-20, -21, -22]
+    assert bad.difference is not None
+    assert bad.difference.values == [-20, -21, -22]
     half = 4.3027 * 1 / math.sqrt(3)
-    assert bad["difference"]["interval"] == pytest.approx([-21 - half, -21 + half], abs=1e-3)
-    assert good["difference"] is None
+    assert bad.difference.interval == pytest.approx([-21 - half, -21 + half], abs=1e-3)
+    assert good.difference is None
 
 
 def test_pairs_are_of_seeds_that_both_have(tmp_path: Path) -> None:
@@ -76,39 +79,38 @@ def test_pairs_are_of_seeds_that_both_have(tmp_path: Path) -> None:
         fake_run(tmp_path, "b", s, [70, 60, 40]) for s in (1, 5)
     ]
     facts = compare(runs, against="b")
-    (a,) = (row for row in facts["runs"] if row["name"] == "a")
-    assert a["difference"] == {"seeds": [1], "mean": 11, "interval": None, "values": [11]}
+    (a,) = (row for row in facts.runs if row.name == "a")
+    assert a.difference == Difference(seeds=[1], mean=11, interval=None, values=[11])
 
 
 def test_joint_is_split_at_the_others_base_classes(tmp_path: Path) -> None:
     runs = [fake_run(tmp_path, "steps", 0, [70, 60, 50]), fake_run(tmp_path, "joint", 0, [80], schedule="joint")]
-    joint = next(row for row in compare(runs)["runs"] if row["name"] == "joint")
-    assert joint["steps"][0]["old"]["mean"] == pytest.approx(80 - 1 / 3)
-    assert joint["steps"][0]["new"]["mean"] == pytest.approx(80.5)
+    joint = next(row for row in compare(runs).runs if row.name == "joint")
+    assert joint.steps[0]["old"].mean == pytest.approx(80 - 1 / 3)
+    assert joint.steps[0]["new"].mean == pytest.approx(80.5)
 
 
 def test_every_run_has_its_own_base_classes(tmp_path: Path) -> None:
     runs = [fake_run(tmp_path, "two", 0, [70, 60, 50]), fake_run(tmp_path, "one", 0, [70, 65, 60, 55], schedule="1-1")]
-    alone = {run.manifest.name: compare([run])["runs"][0]["steps"] for run in runs}
-    together = {row["name"]: row["steps"] for row in compare(runs)["runs"]}
+    alone = {run.manifest.name: compare([run]).runs[0].steps for run in runs}
+    together = {row.name: row.steps for row in compare(runs).runs}
     assert together == alone
-    assert together["two"][0]["new"]["mean"] is None
+    assert together["two"][0]["new"].mean is None
     joint = fake_run(tmp_path, "joint", 0, [80], schedule="joint")
-    (row,) = (row for row in compare([*runs, joint])["runs"] if row["name"] == "joint")
-    assert row["steps"][0]["new"]["mean"] is None, "nobody knows which classes would be old to it"
+    (row,) = (row for row in compare([*runs, joint]).runs if row.name == "joint")
+    assert row.steps[0]["new"].mean is None, "nobody knows which classes would be old to it"
 
 
 def test_forgetting_does_not_depend_on_the_order_of_evaluation(tmp_path: Path) -> None:
     run = fake_run(tmp_path, "x", 0, [70, 60, 50])
-    with run.run.locked():
+    with run.locked():
         for step in range(3):
-            results = json.loads(run.run.results(step).read_text())
-            for row in results["classes"]:
-                row["forgetting"] = None
-            run.run.results(step).write_text(json.dumps(results))
-            run.run.record(step, "results", run.run.results(step))
+            results = read_results(run.directory, step)
+            forgetful = replace(results, classes=tuple(replace(row, forgetting=None) for row in results.classes))
+            run.directory.results(step).write_text(to_json(forgetful))
+            run.directory.record(step, "results", run.directory.results(step))
     # Class 1 had 71, 61 and 51; class 2 had 70 (the last of three), 59 and 49; class 3 had 61 and 51.
-    assert compare([run])["runs"][0]["steps"][2]["forgetting"]["mean"] == pytest.approx((20 + 21 + 10) / 3)
+    assert compare([run]).runs[0].steps[2]["forgetting"].mean == pytest.approx((20 + 21 + 10) / 3)
 
 
 def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
@@ -123,13 +125,13 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
 
 def test_runs_of_one_name_and_other_settings_are_no_seeds_of_one_another(tmp_path: Path) -> None:
     one = fake_run(tmp_path, "same", 0, [70, 60, 50])
-    other = Workbench(open_run(tmp_path / "same.yaml", ["seed=1", "train.lr=0.5"], tmp_path / "runs" / "other"))
-    with other.run.locked():
+    other = open_run(tmp_path / "same.yaml", ["seed=1", "train.lr=0.5"], tmp_path / "runs" / "other")
+    with other.locked():
         for step in range(3):
-            other.run.step_path(step).mkdir()
-            other.run.results(step).write_text(one.run.results(step).read_text())
-            other.run.record(step, "results", other.run.results(step))
-    assert [row["seeds"] for row in compare([one, other])["runs"]] == [[0], [1]]
+            other.directory.step_path(step).mkdir()
+            other.directory.results(step).write_text(one.directory.results(step).read_text())
+            other.directory.record(step, "results", other.directory.results(step))
+    assert [row.seeds for row in compare([one, other]).runs] == [[0], [1]]
 
 
 def eir(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:

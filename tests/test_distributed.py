@@ -22,8 +22,7 @@ from eircli.config.recipe import resolve
 from eircli.engine import distributed
 from eircli.engine.parallel import communication
 from eircli.run.models import load_model
-from eircli.run.run import Workbench
-from eircli.run.rundir import open_run
+from eircli.run.run import Run, open_run
 from eircli.stages import evaluate as evaluation
 from eircli.stages import train as training
 from eircli.stages.run_protocol import run_protocol
@@ -83,11 +82,11 @@ def quiet(_: str) -> None:
     return None
 
 
-def whole_run(path: Path, *overrides: str) -> Workbench:
-    bench = Workbench(open_run(TINY, overrides, path))
-    with bench.run.locked():
-        run_protocol(bench, quiet)
-    return bench
+def whole_run(path: Path, *overrides: str) -> Run:
+    run = open_run(TINY, overrides, path)
+    with run.locked():
+        run_protocol(run, quiet)
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +96,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("EIR_CACHE", str(tmp_path_factory.mktemp("cache")))
         torch.set_default_dtype(torch.float64)
         try:
-            return whole_run(tmp_path_factory.mktemp("one") / "run", *SETTINGS).run.path
+            return whole_run(tmp_path_factory.mktemp("one") / "run", *SETTINGS).directory.path
         finally:
             torch.set_default_dtype(torch.float32)
 
@@ -151,13 +150,13 @@ def test_two_processes_count_every_pixel_once(one: Path, two: Path) -> None:
 
 
 def test_what_processes_send_is_recorded(two: Path) -> None:
-    steps = open_run(two).steps
+    steps = open_run(two).directory.steps
     learned = [name for name in weights(two, 0) if "running" not in name and "tracked" not in name]
     means = sum(tensor.numel() for name, tensor in weights(two, 0).items() if name.endswith("running_mean"))
     gradients = sum(weights(two, 0)[name].numel() for name in learned)
-    assert steps[0]["checkpoint"]["processes"] == 2
-    assert steps[0]["checkpoint"]["sent_bytes"] == 8 * (gradients + 4 * means)
-    assert communication(load_model(Workbench(open_run(two)), 0).eval()) == (4 * gradients, 0)
+    assert steps[0]["checkpoint"].facts["processes"] == 2
+    assert steps[0]["checkpoint"].facts["sent_bytes"] == 8 * (gradients + 4 * means)
+    assert communication(load_model(open_run(two), 0).eval()) == (4 * gradients, 0)
 
 
 def test_a_killed_process_is_restarted_and_the_run_ends_bit_for_bit_as_without(
@@ -197,7 +196,7 @@ def test_control_c_on_one_process_stops_all_and_saves(tmp_path: Path) -> None:
 def test_batches_that_cannot_be_shared_out(
     key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(training, "count", lambda: 2)
+    monkeypatch.setattr(training, "world_size", lambda: 2)
     parts = ("train.accumulate=2", "train.base.batch_size=8")
     command = ["run-protocol", str(TINY), "--run-dir", str(tmp_path / "run"), *words(*parts, f"{key}=6")]
     monkeypatch.setattr(sys, "argv", ["eir", *command])
@@ -215,13 +214,13 @@ def test_the_first_process_to_fail_says_why() -> None:
 
 
 def test_star_is_refused_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bench = Workbench(open_run(TINY, ("method.name=star", "train.accumulate=2"), tmp_path / "run"))
-    training.check_sharing(bench, 0)
+    run = open_run(TINY, ("method.name=star", "train.accumulate=2"), tmp_path / "run")
+    training.check_sharing(run, 0)
     with pytest.raises(UserError, match=r"method star: .* train\.accumulate=1"):
-        training.check_sharing(bench, 1)
-    monkeypatch.setattr(training, "count", lambda: 2)
+        training.check_sharing(run, 1)
+    monkeypatch.setattr(training, "world_size", lambda: 2)
     with pytest.raises(UserError, match=r"method star: .* without torchrun"):
-        training.check_sharing(Workbench(open_run(TINY, ("method.name=star",), tmp_path / "run")), 1)
+        training.check_sharing(open_run(TINY, ("method.name=star",), tmp_path / "run"), 1)
 
 
 def test_micro_batches_divide_the_batch() -> None:
@@ -235,34 +234,34 @@ def test_micro_batches_divide_the_batch() -> None:
 @pytest.mark.parametrize("total", [0, 1, 5, 9, 12])
 def test_every_position_is_exactly_one_process_s(total: int, monkeypatch: pytest.MonkeyPatch) -> None:
     for count in (1, 2, 4, 7):
-        monkeypatch.setattr(distributed, "count", lambda count=count: count)
+        monkeypatch.setattr(distributed, "world_size", lambda count=count: count)
         shares: list[int] = []
         for rank in range(count):
             monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
-            shares += distributed.own_share(total)
+            shares += distributed.shard(total)
         assert sorted(shares) == list(range(total))
 
 
 def test_shares_of_a_test_set_add_up_to_it(one: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four processes, so that the last round has fewer images than processes; and one that has none at all."""
     shutil.copytree(one, tmp_path / "run")
-    bench, whole = Workbench(open_run(tmp_path / "run")), confusion(one, 2)
-    images = len(bench.test_view(2))
+    run, whole = open_run(tmp_path / "run"), confusion(one, 2)
+    images = len(run.test_view(2))
     assert images % 4
     for processes in (4, images + 1):
         total = np.zeros_like(whole)
         for rank in range(processes):
-            monkeypatch.setattr(evaluation, "own_share", lambda total, r=rank, p=processes: range(r, total, p))
-            with bench.run.locked():
-                evaluation.evaluate(bench, 2, quiet, again=True)
-            total += confusion(bench.run.path, 2)
+            monkeypatch.setattr(evaluation, "shard", lambda total, r=rank, p=processes: range(r, total, p))
+            with run.locked():
+                evaluation.evaluate(run, 2, quiet, again=True)
+            total += confusion(run.directory.path, 2)
         np.testing.assert_array_equal(total, whole)
 
 
 def test_micro_batches_add_up_to_the_batch(tmp_path: Path) -> None:
     common = ("train.base.frozen_batchnorm=true", "train.base.iterations=2", "train.iterations=3", *SETTINGS[:3], *SETTINGS[4:])
-    whole = whole_run(tmp_path / "whole", *common).run.path
-    parts = whole_run(tmp_path / "parts", *common, "train.accumulate=2", "train.base.accumulate=4").run.path
+    whole = whole_run(tmp_path / "whole", *common).directory.path
+    parts = whole_run(tmp_path / "parts", *common, "train.accumulate=2", "train.base.accumulate=4").directory.path
     for step in range(3):
         rows, pairs = journal(whole, step), journal(parts, step)
         for row, pair in zip(rows, pairs, strict=True):

@@ -16,12 +16,13 @@ from eircli.common.errors import UserError
 from eircli.common.types import Batch
 from eircli.config.manifest import Runtime, StepTraining
 from eircli.engine.checkpoint import load_state, save_state
-from eircli.engine.data_timer import Feed
+from eircli.engine.data_timer import DataTimer
 from eircli.engine.device import choose_compute
 from eircli.engine.journal import Journal
-from eircli.engine.metrics import Absent, confusion_matrix, iou, summary, taken_by_background
+from eircli.engine.metrics import Absent, confusion_matrix, iou, taken_by_background
 from eircli.engine.optim import build_optimizer, build_scheduler
 from eircli.engine.train import Plan, TrainState, fit
+from eircli.run.results import summarize
 from tests import reference
 
 Group = list[nn.Parameter]
@@ -68,7 +69,7 @@ def test_figures(seed: int, k: int, base: int, absent: Absent) -> None:
     expected = reference.iou_figures(expected_counts, base, absent)
     ours = iou(counted, absent)
     assert ours == pytest.approx([None if value is None else 100 * value for value in expected["iou"]])
-    for name, value in summary(ours, base)._asdict().items():
+    for name, value in summarize(ours, base)._asdict().items():
         assert value == (None if expected[name] is None else pytest.approx(100 * expected[name]))
 
 
@@ -110,7 +111,7 @@ class Working:
     def prepare(self, batch: Batch) -> Batch:
         return batch
 
-    def counted(self, batch: Batch) -> torch.Tensor:
+    def counted_pixels(self, batch: Batch) -> torch.Tensor:
         return batch.labels
 
     def losses(self, model: nn.Module, batch: Batch) -> dict[str, torch.Tensor]:
@@ -147,7 +148,7 @@ def test_the_journal_and_the_bar_say_how_long_the_device_waits_for_data(
 def test_the_hosts_waiting_while_a_cuda_device_works_does_not_count() -> None:
     matrix = torch.ones(8192, 8192, device="cuda")
     for products, low, high in ((0, 0.25, 1.0), (100, 0.0, 0.15)):
-        feed = Feed(Loading(0.05), torch.device("cuda"))
+        feed = DataTimer(Loading(0.05), torch.device("cuda"))
         for _ in feed:
             for _ in range(products):
                 matrix = matrix @ matrix / 8192

@@ -1,7 +1,6 @@
 """The house: who may import whom, and what lies where."""
 
 import ast
-import re
 from functools import cache
 from pathlib import Path
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 from eircli.config.manifest import Model
-from eircli.model import tap_convolution as dilated
+from eircli.model import tap_convolution
 from eircli.model.acceleration import _keeping_statistics, checkpoint_activations, compile_model, fold_batchnorm, lower_weights
 from eircli.model.deeplab import DeepLab
-from eircli.model.tap_convolution import TapByTap, take_apart_dilated
+from eircli.model.tap_convolution import TapByTap, use_tap_convolutions
 
 SMALL = {"weights": "none", "aspp_channels": 16, "aspp_rates": (1, 2)}
 
@@ -99,13 +99,13 @@ def test_a_convolution_tap_by_tap_is_the_convolution(rate: int, dtype: torch.dty
 
 
 def test_a_network_taken_apart_computes_the_same_and_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dilated, "MANY", 1)
+    monkeypatch.setattr(tap_convolution, "MANY", 1)
     wide = Model.model_validate({"backbone": "tiny", **SMALL, "aspp_rates": (6, 12)})
     torch.manual_seed(0)
     model = DeepLab(wide, [3])
     model.train_mode(frozen_batchnorm=True, dropout=False)
     apart = copy.deepcopy(model)
-    take_apart_dilated(apart)
+    use_tap_convolutions(apart)
     with torch.autocast("cpu", torch.bfloat16):
         found, expected = apart(images()), model(images())
     torch.testing.assert_close(found, expected, rtol=2e-2, atol=2e-2)

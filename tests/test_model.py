@@ -5,6 +5,7 @@ import hashlib
 import threading
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,8 +13,9 @@ import torchvision
 from torch import nn
 
 from eircli.common.errors import UserError
+from eircli.config.backbones import BACKBONES
 from eircli.config.manifest import Model
-from eircli.model.backbones import IMAGENET, build_backbone
+from eircli.model.backbones import build_backbone
 from eircli.model.deeplab import DeepLab, predict, upsample
 
 TINY = Model(backbone="tiny", weights="none", aspp_channels=16, aspp_rates=(1, 2))
@@ -48,14 +50,17 @@ def test_the_background_does_not_shape_the_features() -> None:
         assert bool(gradient.any()) is not detach
 
 
-@pytest.mark.parametrize(
-    ("name", "stride"), [("tiny", 4), ("resnet18", 16), ("resnet50", 16), ("swin_t", 16), ("swin_s", 16), ("swin_b", 16)]
-)
-def test_output_stride(name: str, stride: int) -> None:
-    backbone, channels = build_backbone(TINY.model_copy(update={"backbone": name}), load_weights=False)
+STRIDES = {"tiny": 4, "resnet18": 16, "resnet50": 16, "resnet101": 16, "swin_t": 16, "swin_s": 16, "swin_b": 16}
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+def test_a_backbone_is_what_the_table_says(name: str) -> None:
+    entry, stride = BACKBONES[name], STRIDES[name]
+    backbone = build_backbone(TINY.model_copy(update={"backbone": name}), load_weights=False)
     stages = backbone.eval()(torch.rand(1, 3, 64, 96))
     assert len(stages) == 4
-    assert stages[-1].shape == (1, channels, 64 // stride, 96 // stride)
+    assert stages[-1].shape == (1, entry.channels, 64 // entry.stride, 96 // entry.stride)
+    assert entry.stride == stride
     assert [maps.shape[2] for maps in stages] == sorted((maps.shape[2] for maps in stages), reverse=True)
 
 
@@ -77,7 +82,7 @@ def test_swin_is_torchvisions_and_quiet_when_dropout_is_off(tmp_path: Path) -> N
     torch.manual_seed(0)
     swin = torchvision.models.swin_t(weights=None)
     torch.save(swin.state_dict(), tmp_path / "swin.pt")
-    backbone, _ = build_backbone(Model(backbone="swin_t", weights=str(tmp_path / "swin.pt")), load_weights=True)
+    backbone = build_backbone(Model(backbone="swin_t", weights=str(tmp_path / "swin.pt")), load_weights=True)
     image = torch.rand(1, 3, 64, 64)
     theirs = swin.eval().norm(swin.features(image)).permute(0, 3, 1, 2)
     ours = backbone.eval()(image)[-1]
@@ -118,7 +123,7 @@ def test_an_unknown_class_starts_as_background_and_starts_the_next_classes() -> 
 
 
 def test_dilation_is_torchvisions() -> None:
-    ours, _ = build_backbone(Model(backbone="resnet50"), load_weights=False)
+    ours = build_backbone(Model(backbone="resnet50"), load_weights=False)
     theirs = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=[False, False, True])
     mine = [m for m in ours.modules() if isinstance(m, nn.Conv2d)]
     wanted = [m for m in theirs.modules() if isinstance(m, nn.Conv2d)]
@@ -134,11 +139,11 @@ def test_weights_from_a_file(tmp_path: Path) -> None:
     resnet = torchvision.models.resnet18(weights=None)
     torch.save(resnet.state_dict(), tmp_path / "r18.pt")
     config = Model(backbone="resnet18", weights=str(tmp_path / "r18.pt"))
-    backbone, _ = build_backbone(config, load_weights=True)
+    backbone = build_backbone(config, load_weights=True)
     assert torch.equal(next(backbone.parameters()), resnet.conv1.weight)
     for wrapped in ({"state_dict": resnet.state_dict()}, {f"module.backbone.{k}": v for k, v in resnet.state_dict().items()}):
         torch.save(wrapped, tmp_path / "wrapped.pt")
-        again, _ = build_backbone(config.model_copy(update={"weights": str(tmp_path / "wrapped.pt")}), load_weights=True)
+        again = build_backbone(config.model_copy(update={"weights": str(tmp_path / "wrapped.pt")}), load_weights=True)
         assert torch.equal(next(again.parameters()), resnet.conv1.weight)
     with pytest.raises(UserError, match=r"r18\.pt does not fit resnet50"):
         build_backbone(config.model_copy(update={"backbone": "resnet50"}), load_weights=True)
@@ -165,11 +170,11 @@ def test_imagenet_weights_are_fetched_and_checked(tmp_path: Path, monkeypatch: p
     base = f"http://127.0.0.1:{server.server_port}"
     config = Model(backbone="resnet18")
     try:
-        monkeypatch.setitem(IMAGENET, "resnet18", f"{base}/{right}")
-        backbone, _ = build_backbone(config, load_weights=True)
+        monkeypatch.setattr(torchvision.models, "get_weight", lambda _: SimpleNamespace(url=f"{base}/{right}"))
+        backbone = build_backbone(config, load_weights=True)
         assert torch.equal(next(backbone.parameters()), resnet.conv1.weight)
         for bad in (f"{base}/{wrong}", f"{base}/missing-{digest}.pth"):
-            monkeypatch.setitem(IMAGENET, "resnet18", bad)
+            monkeypatch.setattr(torchvision.models, "get_weight", lambda _, url=bad: SimpleNamespace(url=url))
             with pytest.raises(UserError, match="could not fetch the ImageNet weights of resnet18"):
                 build_backbone(config, load_weights=True)
     finally:

@@ -1,4 +1,4 @@
-"""Other programs' checkpoints: renamed, checked, and the same network afterwards."""
+"""Other programs' checkpoints: adapted, checked, and the same network afterwards."""
 
 import json
 import sys
@@ -13,8 +13,8 @@ from eircli.cli.app import main
 from eircli.common.errors import UserError
 from eircli.config.manifest import Model
 from eircli.model.deeplab import DeepLab
-from eircli.model.safe_loading import read_tensors
-from eircli.model.state_dict_adapters import load_checked, rename, split_classes
+from eircli.model.safe_loading import load_tensors
+from eircli.model.state_dict_adapters import adapt, load_checked, split_classes
 
 RESNET = Model(backbone="resnet50", weights="none")
 
@@ -54,11 +54,11 @@ def test_torchvisions_deeplab_sees_the_same_after_it_is_imported(torchvision_fil
     )
     theirs.load_state_dict(torch.load(torchvision_file, weights_only=True))
     steps = [(3, 1), (20,)]
-    renamed = rename(torchvision_file, read_tensors(torchvision_file).tensors)
-    assert renamed.naming == "torchvision"
-    assert all(name.startswith("aux_classifier.") for name in renamed.left_out)
+    adapted = adapt(torchvision_file, load_tensors(torchvision_file).tensors, DeepLab(RESNET, [1]))
+    assert adapted.naming == "torchvision"
+    assert all(name.startswith("aux_classifier.") for name in adapted.left_out)
     model = DeepLab(RESNET, [2, 1]).eval()
-    load_checked(torchvision_file, model, split_classes(torchvision_file, renamed.state, steps))
+    load_checked(torchvision_file, model, split_classes(torchvision_file, adapted.state, steps))
     features = torch.rand(1, 2048, 9, 9)
     wanted = theirs.eval().classifier(features)
     for ours, his in zip(model.head[0].modules(), theirs.classifier[0].modules(), strict=True):
@@ -77,18 +77,18 @@ def test_the_naming_of_dkd_is_read(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = DeepLab(RESNET, [15, 5]).eval()
     torch.save({"state_dict": dkd_names(model), "epoch": 60}, tmp_path / "dkd.pth")
-    renamed = rename(tmp_path / "dkd.pth", read_tensors(tmp_path / "dkd.pth").tensors)
-    assert renamed.naming == "DKD / EIR"
-    assert not renamed.left_out
+    adapted = adapt(tmp_path / "dkd.pth", load_tensors(tmp_path / "dkd.pth").tensors, model)
+    assert adapted.naming == "DKD / EIR"
+    assert not adapted.left_out
     torch.manual_seed(1)
     other = DeepLab(RESNET, [15, 5]).eval()
-    load_checked(tmp_path / "dkd.pth", other, renamed.state)
+    load_checked(tmp_path / "dkd.pth", other, adapted.state)
     image = 255 * torch.rand(1, 3, 32, 32)
     assert torch.equal(other(image), model(image))
 
 
 def test_what_does_not_fit_is_refused_and_named(tmp_path: Path, torchvision_file: Path) -> None:
-    state = rename(torchvision_file, read_tensors(torchvision_file).tensors).state
+    state = adapt(torchvision_file, load_tensors(torchvision_file).tensors, DeepLab(RESNET, [1])).state
     with pytest.raises(UserError, match=r"lacks classifier\.4\.bias"):
         split_classes(torchvision_file, {k: v for k, v in state.items() if k != "all_classes.bias"}, [(1,)])
     with pytest.raises(UserError, match="has 21 rows, background included; there is none for class id 21"):
@@ -111,7 +111,7 @@ def test_what_does_not_fit_is_refused_and_named(tmp_path: Path, torchvision_file
     ):
         torch.save(content, tmp_path / name)
         with pytest.raises(UserError, match=message):
-            rename(tmp_path / name, read_tensors(tmp_path / name).tensors)
+            adapt(tmp_path / name, load_tensors(tmp_path / name).tensors, DeepLab(RESNET, [1]))
 
 
 class Evil:
@@ -130,7 +130,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, capfd: pytest.Cap
         ("none.pth", "no such file"),
     ):
         with pytest.raises(UserError, match=message):
-            read_tensors(tmp_path / name)
+            load_tensors(tmp_path / name)
     assert "never run" not in capfd.readouterr().out
 
 

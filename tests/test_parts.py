@@ -46,7 +46,7 @@ def instances() -> Instances:
 
 def parts_of(whole: Batch, counted: Callable[[Batch], torch.Tensor]) -> list[Batch]:
     mean = counted(whole).sum() / 2
-    return [whole.cut(slice(first, first + 2)).with_(part=(first, 4), counted=mean) for first in (0, 2)]
+    return [whole.cut(slice(first, first + 2)).with_(part=(first, 4), pixel_count=mean) for first in (0, 2)]
 
 
 def prepared_method(name: str) -> tuple[Any, DeepLab]:
@@ -78,7 +78,7 @@ def test_the_mean_of_the_parts_is_the_whole(name: str) -> None:
     sum(whole.values()).backward()
     expected = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
-    found = [method.losses(model, method.prepare(part)) for part in parts_of(batch(), method.counted)]
+    found = [method.losses(model, method.prepare(part)) for part in parts_of(batch(), method.counted_pixels)]
     sum(loss / 2 for losses in found for loss in losses.values()).backward()
     for key in whole:
         torch.testing.assert_close((found[0][key] + found[1][key]) / 2, whole[key], rtol=1e-5, atol=1e-6)
@@ -93,13 +93,13 @@ def test_what_is_counted_is_known_before_a_batch_is_prepared(name: str) -> None:
     method, _ = prepared_method(name)
     prepared = method.prepare(batch())
     valid = prepared.labels != IGNORE if prepared.targets is None else prepared.targets.valid
-    assert torch.equal(method.counted(batch()), valid)
+    assert torch.equal(method.counted_pixels(batch()), valid)
 
 
 def test_parts_of_a_batch_are_fused_like_the_whole() -> None:
     method, _ = prepared_method("eir")
     whole = method.prepare(batch())
-    parts = [method.prepare(part) for part in parts_of(batch(), method.counted)]
+    parts = [method.prepare(part) for part in parts_of(batch(), method.counted_pixels)]
     assert torch.equal(torch.cat([part.images for part in parts]), whole.images)
     for field in range(3):
         assert torch.equal(torch.cat([part.targets[field] for part in parts]), whole.targets[field])

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eircli.common.errors import UserError
+from eircli.config.manifest import Setting
 from eircli.config.orders import NAMED
-from eircli.config.protocols import Part, Schedule, Setting, parse_schedule
+from eircli.config.protocols import Part, Schedule, parse_schedule
 from tests import reference
 
 SIZES = {

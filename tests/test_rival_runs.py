@@ -18,14 +18,14 @@ from eircli.memory.bank import Bank
 from eircli.memory.harvest import candidate_mask, candidates
 from eircli.memory.prototypes import read_prototypes
 from eircli.model.deeplab import DeepLab
-from eircli.reports.show import status
+from eircli.reports.bank import bank_facts
+from eircli.reports.status import status
 from eircli.run.models import load_model
-from eircli.run.run import Workbench
-from eircli.run.rundir import open_run
+from eircli.run.run import Run, open_run
 from eircli.stages.base_steps import claimed, share, shared_checkpoint
-from eircli.stages.build_memory import bank_facts, build_memory
+from eircli.stages.build_memory import build_memory
 from eircli.stages.run_protocol import run_protocol
-from eircli.stages.score_candidates import rate
+from eircli.stages.score_candidates import score_candidates
 from eircli.stages.train import train
 
 TINY = Path(__file__).parent / "tiny.yaml"
@@ -56,37 +56,37 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("runs")
 
 
-def bench_in(folder: Path, name: str, *overrides: str) -> Workbench:
-    return Workbench(open_run(TINY, ["runtime.share_base_step=true", *overrides], folder / name))
+def run_in(folder: Path, name: str, *overrides: str) -> Run:
+    return open_run(TINY, ["runtime.share_base_step=true", *overrides], folder / name)
 
 
-def finished(folder: Path, name: str) -> Workbench:
-    bench = bench_in(folder, name, f"method={METHODS[name]}")
-    with bench.run.locked():
-        run_protocol(bench, quiet)
-    return bench
+def finished(folder: Path, name: str) -> Run:
+    run = run_in(folder, name, f"method={METHODS[name]}")
+    with run.locked():
+        run_protocol(run, quiet)
+    return run
 
 
-def state(bench: Workbench, step: int) -> dict[str, torch.Tensor]:
-    return dict(torch.load(bench.run.checkpoint(step), weights_only=True)["model"])
+def state(run: Run, step: int) -> dict[str, torch.Tensor]:
+    return dict(torch.load(run.directory.checkpoint(step), weights_only=True)["model"])
 
 
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs_its_steps(folder: Path, name: str) -> None:
-    bench = finished(folder, name)
-    results = [json.loads(bench.run.results(step).read_text()) for step in range(3)]
+    run = finished(folder, name)
+    results = [json.loads(run.directory.results(step).read_text()) for step in range(3)]
     assert [len(step["classes"]) for step in results] == [3, 4, 5]
     assert all(np.isfinite(step["all"]) for step in results)
-    assert bench.manifest.keeps == KEPT.get(name)
+    assert run.manifest.method.keeps == KEPT.get(name)
     for step in (1, 2):
-        assert ("bank" in bench.run.steps[step]) == (name in KEPT)
+        assert ("bank" in run.directory.steps[step]) == (name in KEPT)
         if name in KEPT:
-            facts = bank_facts(bench, step)
-            assert facts["kind"] == KEPT[name]
-            assert 0 < facts["bytes"] < 200_000
-            assert sum(facts["per_class"].values()) == facts["exemplars"]
+            facts = bank_facts(run, step)
+            assert facts.kind == KEPT[name]
+            assert 0 < facts.bytes < 200_000
+            assert sum(facts.per_class.values()) == facts.exemplars
     frozen = name.startswith("ssul")
-    before, after = state(bench, 1), state(bench, 2)
+    before, after = state(run, 1), state(run, 2)
     assert torch.equal(before["backbone.stem.0.weight"], after["backbone.stem.0.weight"]) == frozen
     assert ("unknown.weight" in after) == frozen
 
@@ -96,7 +96,7 @@ def test_a_method_with_a_state_of_its_own_resumes_to_the_same_weights(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = finished(folder, name)
-    bench = bench_in(folder, f"{name}-broken", f"method={METHODS[name]}", "runtime.checkpoint_minutes=0")
+    run = run_in(folder, f"{name}-broken", f"method={METHODS[name]}", "runtime.checkpoint_minutes=0")
     true_step, calls = loop.train_step, 0
 
     def dying_step(*args: Any) -> Any:
@@ -108,21 +108,21 @@ def test_a_method_with_a_state_of_its_own_resumes_to_the_same_weights(
 
     monkeypatch.setattr(loop, "train_step", dying_step)
     for _ in range(2):
-        with bench.run.locked(), pytest.raises(MemoryError):
-            run_protocol(bench, quiet)
-    with bench.run.locked():
-        run_protocol(bench, quiet)
+        with run.locked(), pytest.raises(MemoryError):
+            run_protocol(run, quiet)
+    with run.locked():
+        run_protocol(run, quiet)
     assert calls > 12
     for step in range(3):
-        ours, theirs = state(bench, step), state(whole, step)
+        ours, theirs = state(run, step), state(whole, step)
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
 def test_the_base_step_is_trained_once(folder: Path) -> None:
     one, other = finished(folder, "finetune"), finished(folder, "mib")
-    records = [bench.run.steps[0]["checkpoint"] for bench in (one, other)]
-    assert records[0]["sha256"] == records[1]["sha256"]
-    assert {record["base_step"] for record in records} == {one.base_fingerprint}
+    records = [run.directory.steps[0]["checkpoint"] for run in (one, other)]
+    assert records[0].sha256 == records[1].sha256
+    assert {record.facts["base_step"] for record in records} == {one.base_fingerprint}
     trained = [path.parent.parent.name for path in folder.glob("*/step-0/journal.jsonl")]
     assert len(trained) == 1
 
@@ -147,35 +147,35 @@ def test_the_base_step_is_trained_once(folder: Path) -> None:
     ],
 )
 def test_what_a_base_step_depends_on(folder: Path, change: str, same: bool) -> None:
-    plain = bench_in(folder, "x", "protocol.schedule=2-1")
-    changed = bench_in(folder, "x", "protocol.schedule=2-1", change)
+    plain = run_in(folder, "x", "protocol.schedule=2-1")
+    changed = run_in(folder, "x", "protocol.schedule=2-1", change)
     assert (plain.base_fingerprint == changed.base_fingerprint) is same
 
 
 def test_in_a_partition_the_whole_schedule_decides_the_base_step(folder: Path) -> None:
-    one, two = (bench_in(folder, "x", "protocol.setting=partitioned", f"protocol.schedule={s}") for s in ("2-1", "2-2"))
+    one, two = (run_in(folder, "x", "protocol.setting=partitioned", f"protocol.schedule={s}") for s in ("2-1", "2-2"))
     assert one.base_fingerprint != two.base_fingerprint
 
 
 def test_a_damaged_shared_base_step_is_trained_anew_and_said(tmp_path: Path) -> None:
     said: list[str] = []
-    first = bench_in(tmp_path, "a", "train.base.iterations=3")
-    with first.run.locked():
+    first = run_in(tmp_path, "a", "train.base.iterations=3")
+    with first.locked():
         train(first, 0, quiet)
     shared = shared_checkpoint(first)
     content = bytearray(shared.read_bytes())
     content[len(content) // 2] ^= 255
     shared.unlink()
     shared.write_bytes(content)
-    second = bench_in(tmp_path, "b", "train.base.iterations=3")
-    with second.run.locked():
+    second = run_in(tmp_path, "b", "train.base.iterations=3")
+    with second.locked():
         train(second, 0, said.append)
     assert "damaged" in said[0]
     assert "training the base step anew" in said[0]
     assert all(torch.equal(a, b) for a, b in zip(state(first, 0).values(), state(second, 0).values(), strict=True))
     assert load_model(first, 0)
-    third = bench_in(tmp_path, "c", "train.base.iterations=3")
-    with third.run.locked():
+    third = run_in(tmp_path, "c", "train.base.iterations=3")
+    with third.locked():
         train(third, 0, said.append)
     assert "the same as another run's" in said[-1], "the damaged one has been replaced"
 
@@ -191,30 +191,29 @@ def test_other_data_and_other_weights_are_another_base_step(tmp_path: Path) -> N
             Image.fromarray(np.full((32, 32), 1 + ord(name) % 2, np.uint8)).save(root / f"annotations/{split}/{name}.png")
     (root / "classes.txt").write_text("cat\ndog\n")
     weights = tmp_path / "w.pt"
-    torch.save(DeepLab(bench_in(tmp_path, "x").manifest.model, [1]).backbone.state_dict(), weights)
+    torch.save(DeepLab(run_in(tmp_path, "x").manifest.model, [1]).backbone.state_dict(), weights)
     data = f"dataset={{kind: folder, root: {root}}}"
-    bench = bench_in(tmp_path, "x", data, f"model.weights={weights}", "protocol.schedule=1-1")
-    before = shared_checkpoint(bench)
-    assert shared_checkpoint(bench) == before
+    run = run_in(tmp_path, "x", data, f"model.weights={weights}", "protocol.schedule=1-1")
+    before = shared_checkpoint(run)
+    assert shared_checkpoint(run) == before
     Image.fromarray(np.full((32, 32, 3), 10, np.uint8)).save(root / "images/training/a.png")
     os.utime(root / "images/training/a.png", ns=(1, 1))
-    other_picture = shared_checkpoint(bench)
+    other_picture = shared_checkpoint(run)
     torch.save({"x": torch.ones(1)}, weights)
-    assert len({before, other_picture, shared_checkpoint(bench)}) == 3
+    assert len({before, other_picture, shared_checkpoint(run)}) == 3
     assert (
-        bench.base_fingerprint
-        == bench_in(tmp_path, "x", data, f"model.weights={weights}", "protocol.schedule=1-1").base_fingerprint
+        run.base_fingerprint == run_in(tmp_path, "x", data, f"model.weights={weights}", "protocol.schedule=1-1").base_fingerprint
     )
 
 
 def test_who_needs_a_base_step_that_is_being_trained_waits_for_it(tmp_path: Path) -> None:
-    first = bench_in(tmp_path, "a", "train.base.iterations=3", "runtime.share_base_step=false")
+    first = run_in(tmp_path, "a", "train.base.iterations=3", "runtime.share_base_step=false")
     said: list[str] = []
 
     def second() -> None:
-        bench = bench_in(tmp_path, "b", "train.base.iterations=3")
-        with bench.run.locked():
-            train(bench, 0, said.append)
+        run = run_in(tmp_path, "b", "train.base.iterations=3")
+        with run.locked():
+            train(run, 0, said.append)
 
     with claimed(first, quiet):
         thread = threading.Thread(target=second)
@@ -224,30 +223,30 @@ def test_who_needs_a_base_step_that_is_being_trained_waits_for_it(tmp_path: Path
             assert time.monotonic() < deadline
             time.sleep(0.01)
         assert said == ["step 0: another run is training the same base step; waiting for it"]
-        with first.run.locked():
+        with first.locked():
             train(first, 0, quiet)
             share(first)
     thread.join(timeout=60)
     assert "the same as another run's" in said[1]
-    assert first.run.checkpoint(0).samefile(tmp_path / "b/step-0/model.pt")
+    assert first.directory.checkpoint(0).samefile(tmp_path / "b/step-0/model.pt")
 
 
 def test_a_shared_base_step_leaves_nothing_unfinished(tmp_path: Path) -> None:
-    first, second = (bench_in(tmp_path, name, "train.base.iterations=3") for name in "ab")
-    with second.run.locked():
-        second.run.step_path(0).mkdir()
-        second.run.resume_file(0).write_bytes(b"begun")
-    for bench in (first, second):
-        with bench.run.locked():
-            train(bench, 0, quiet)
-    assert not status(second)["steps"][0]["unfinished"]
+    first, second = (run_in(tmp_path, name, "train.base.iterations=3") for name in "ab")
+    with second.locked():
+        second.directory.step_path(0).mkdir()
+        second.directory.resume_file(0).write_bytes(b"begun")
+    for run in (first, second):
+        with run.locked():
+            train(run, 0, quiet)
+    assert not status(second).steps[0].unfinished
 
 
-def test_ratings_are_means_over_the_candidates_pixels(folder: Path) -> None:
-    bench = finished(folder, "finetune")
-    view, model = bench.training_view(0), load_model(bench, 0).eval()
+def test_scores_are_means_over_the_candidates_pixels(folder: Path) -> None:
+    run = finished(folder, "finetune")
+    view, model = run.training_view(0), load_model(run, 0).eval()
     found = [c for i in range(6) for c in candidates(view.load_label(i), [1, 2], i, "component", 9)]
-    for candidate, rating in zip(found, rate(bench, 0, view, found), strict=True):
+    for candidate, score in zip(found, score_candidates(run, 0, view, found), strict=True):
         image, label = view.load(candidate.image)
         mask = candidate_mask(label, candidate)
         with torch.no_grad():
@@ -255,23 +254,23 @@ def test_ratings_are_means_over_the_candidates_pixels(folder: Path) -> None:
             low = model.classify(features)
         high = torch.nn.functional.interpolate(low, label.shape, mode="bilinear")[0, candidate.channel].sigmoid()
         pixels = [(r, c) for r, c in np.ndindex(*label.shape) if mask[r, c]]
-        assert rating.confidence == pytest.approx(float(np.mean([float(high[r, c]) for r, c in pixels])), rel=1e-4)
+        assert score.confidence == pytest.approx(float(np.mean([float(high[r, c]) for r, c in pixels])), rel=1e-4)
         side = label.shape[0] // features.shape[2]
         mean = sum(features[0, :, r // side, c // side] for r, c in pixels) / len(pixels)
-        torch.testing.assert_close(rating.feature, torch.nn.functional.normalize(torch.as_tensor(mean), dim=0))
+        torch.testing.assert_close(torch.from_numpy(score.feature), torch.nn.functional.normalize(torch.as_tensor(mean), dim=0))
 
 
 @pytest.mark.parametrize("rule", ["largest", "confident", "diverse"])
 @pytest.mark.parametrize("method", ["{name: eir, slot: 16}", "{name: image-replay}"])
 def test_the_rules_choose_on_real_candidates_and_are_remembered(folder: Path, rule: str, method: str) -> None:
-    bench = bench_in(folder, f"{rule}-{len(method)}", f"method={method}", f"memory.rule={rule}")
+    run = run_in(folder, f"{rule}-{len(method)}", f"method={method}", f"memory.rule={rule}")
     if rule != "largest":
-        with bench.run.locked(), pytest.raises(UserError, match="step 0 has no checkpoint yet; run: eir train"):
-            build_memory(bench, 1, quiet)
-    with bench.run.locked():
-        train(bench, 0, quiet)
-        build_memory(bench, 1, quiet)
-    bank = Bank(bench.run.bank(1))
+        with run.locked(), pytest.raises(UserError, match="step 0 has no checkpoint yet; run: eir train"):
+            build_memory(run, 1, quiet)
+    with run.locked():
+        train(run, 0, quiet)
+        build_memory(run, 1, quiet)
+    bank = Bank(run.directory.bank(1))
     assert bank.facts["rule"] == rule
     if rule == "largest":
         for class_id in (1, 2):
@@ -280,12 +279,12 @@ def test_the_rules_choose_on_real_candidates_and_are_remembered(folder: Path, ru
 
 
 def test_old_exemplars_leave_from_the_end_of_their_ranking(folder: Path) -> None:
-    bench = bench_in(folder, "ranked", "memory.rule=largest", "memory.budget=6")
-    with bench.run.locked():
+    run = run_in(folder, "ranked", "memory.rule=largest", "memory.budget=6")
+    with run.locked():
         for step in (0, 1):
-            train(bench, step, quiet)
-            build_memory(bench, step + 1, quiet)
-    one, two = Bank(bench.run.bank(1)), Bank(bench.run.bank(2))
+            train(run, step, quiet)
+            build_memory(run, step + 1, quiet)
+    one, two = Bank(run.directory.bank(1)), Bank(run.directory.bank(2))
     for class_id in (1, 2):
         before, after = (b.index[b.index["class_id"] == class_id] for b in (one, two))
         assert 0 < len(after) < len(before)
@@ -294,22 +293,22 @@ def test_old_exemplars_leave_from_the_end_of_their_ranking(folder: Path) -> None
 
 @pytest.mark.parametrize("method", ["{name: eir, slot: 16}", "{name: image-replay}"])
 def test_a_budget_in_bytes(folder: Path, method: str) -> None:
-    bench = bench_in(folder, f"bytes-{len(method)}", f"method={method}", "memory.budget=9kB")
-    with bench.run.locked():
+    run = run_in(folder, f"bytes-{len(method)}", f"method={method}", "memory.budget=9kB")
+    with run.locked():
         for step in (0, 1):
-            train(bench, step, quiet)
-            build_memory(bench, step + 1, quiet)
+            train(run, step, quiet)
+            build_memory(run, step + 1, quiet)
     for step in (1, 2):
-        facts = bank_facts(bench, step)
-        records = [Bank(bench.run.bank(step)).record(i) for i in range(facts["exemplars"])]
-        assert facts["bytes"] == sum(record.size for record in records) <= 9000
-        assert facts["bytes"] > 9000 - max(record.size for record in records)
-        assert facts["budget"] == "9kB"
+        facts = bank_facts(run, step)
+        records = [Bank(run.directory.bank(step)).record(i) for i in range(facts.exemplars)]
+        assert facts.bytes == sum(record.size for record in records) <= 9000
+        assert facts.bytes > 9000 - max(record.size for record in records)
+        assert facts.budget == "9kB"
 
 
 def test_star_keeps_prototypes_of_all_old_classes(folder: Path) -> None:
-    bench = finished(folder, "star")
-    one, two = (read_prototypes(bench.run.bank(step)) for step in (1, 2))
+    run = finished(folder, "star")
+    one, two = (read_prototypes(run.directory.bank(step)) for step in (1, 2))
     assert one.class_ids.tolist() == [1, 2]
     assert two.class_ids.tolist() == [1, 2, 3]
     assert torch.equal(two.direction[:2], one.direction)
@@ -318,8 +317,8 @@ def test_star_keeps_prototypes_of_all_old_classes(folder: Path) -> None:
 
 
 def test_partitioned_steps_share_no_image(folder: Path) -> None:
-    bench = bench_in(folder, "partitioned", "protocol.setting=partitioned")
-    ids = [set(bench.training_view(step).ids) for step in range(3)]
+    run = run_in(folder, "partitioned", "protocol.setting=partitioned")
+    ids = [set(run.training_view(step).ids) for step in range(3)]
     assert sum(len(step) for step in ids) == len(set().union(*ids))
 
 
@@ -327,14 +326,14 @@ def test_partitioned_steps_share_no_image(folder: Path) -> None:
     ("method", "rule", "goes"), [("star", "random", True), ("image-replay", "diverse", True), ("image-replay", "random", False)]
 )
 def test_a_new_checkpoint_makes_memories_obsolete_that_its_model_made(tmp_path: Path, method: str, rule: str, goes: bool) -> None:
-    bench = bench_in(tmp_path, "x", f"method={METHODS[method]}", f"memory.rule={rule}", "train.base.iterations=2")
-    with bench.run.locked():
-        run_protocol(bench, quiet)
-        checkpoint = bench.run.checkpoint(0)
+    run = run_in(tmp_path, "x", f"method={METHODS[method]}", f"memory.rule={rule}", "train.base.iterations=2")
+    with run.locked():
+        run_protocol(run, quiet)
+        checkpoint = run.directory.checkpoint(0)
         state_ = torch.load(checkpoint, weights_only=True)
         state_["model"]["classifiers.1.bias"] += 1
         checkpoint.unlink()
         torch.save(state_, checkpoint)
-        bench.run.record(0, "checkpoint", checkpoint)
-    assert [("bank" in bench.run.steps.get(step, {})) for step in (1, 2)] == 2 * [not goes]
-    assert "checkpoint" not in bench.run.steps.get(1, {})
+        run.directory.record(0, "checkpoint", checkpoint)
+    assert [("bank" in run.directory.steps.get(step, {})) for step in (1, 2)] == 2 * [not goes]
+    assert "checkpoint" not in run.directory.steps.get(1, {})

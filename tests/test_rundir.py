@@ -11,7 +11,7 @@ import yaml
 
 from eircli.common.errors import UserError
 from eircli.common.io import atomic_write, sha256
-from eircli.run.rundir import RunDir, open_run
+from eircli.run.rundir import RunDir, open_run_dir
 
 RECIPE = "dataset: {kind: shapes}\nprotocol: {schedule: 6-2}\nmethod: {name: eir}\n"
 
@@ -25,7 +25,7 @@ def recipe(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def run(recipe: Path, tmp_path: Path) -> RunDir:
-    run = open_run(recipe, ["seed=3"], tmp_path / "run")
+    run = open_run_dir(recipe, ["seed=3"], tmp_path / "run")
     with run.locked():
         pass
     return run
@@ -40,32 +40,32 @@ def make(run: RunDir, step: int, name: str, content: bytes) -> Path:
 
 def test_default_run_directory(recipe: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    assert open_run(recipe, ["seed=3"]).path == Path("runs/mine-seed3")
+    assert open_run_dir(recipe, ["seed=3"]).path == Path("runs/mine-seed3")
     assert not Path("runs").exists()
 
 
 def test_recipe_run_directory_and_manifest_mean_the_same_run(recipe: Path, run: RunDir) -> None:
     for target in (run.path, run.manifest_path):
-        assert open_run(target).manifest == run.manifest
-        assert open_run(target).path == run.path
-    assert open_run(recipe, ["seed=3"], run.path).manifest == run.manifest
+        assert open_run_dir(target).manifest == run.manifest
+        assert open_run_dir(target).path == run.path
+    assert open_run_dir(recipe, ["seed=3"], run.path).manifest == run.manifest
 
 
 def test_contradictions_are_refused_naming_the_keys(recipe: Path, run: RunDir) -> None:
     before = run.manifest_path.read_text()
     with pytest.raises(UserError, match=r"other settings of seed, dataset\.seed"):
-        open_run(recipe, [], run.path)
+        open_run_dir(recipe, [], run.path)
     with pytest.raises(UserError, match=r"other settings of memory\.budget"):
-        open_run(run.path, ["memory.budget=7"])
+        open_run_dir(run.path, ["memory.budget=7"])
     assert run.manifest_path.read_text() == before
-    assert open_run(run.path, ["runtime.workers=2"]).manifest.runtime.workers == 2
+    assert open_run_dir(run.path, ["runtime.workers=2"]).manifest.runtime.workers == 2
 
 
 def test_targets_that_are_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no such recipe or run directory"):
-        open_run(tmp_path / "nothing.yaml")
+        open_run_dir(tmp_path / "nothing.yaml")
     with pytest.raises(UserError, match=r"no manifest\.yaml"):
-        open_run(tmp_path)
+        open_run_dir(tmp_path)
 
 
 def test_the_record(run: RunDir) -> None:
@@ -126,7 +126,7 @@ def test_a_full_disk_is_said_in_one_line(tmp_path: Path) -> None:
 
 
 def _hold(path: Path, manifest_path: Path, ready: Path) -> None:
-    with open_run(manifest_path).locked():
+    with open_run_dir(manifest_path).locked():
         (path / ".model.pt.x.part").write_bytes(b"half")
         ready.touch()
         time.sleep(60)
@@ -148,7 +148,7 @@ def test_one_writer_at_a_time_and_a_killed_one_lets_go(run: RunDir, tmp_path: Pa
 
 
 def test_a_command_that_fails_at_once_leaves_no_run_behind(recipe: Path, tmp_path: Path) -> None:
-    run = open_run(recipe, [], tmp_path / "run")
+    run = open_run_dir(recipe, [], tmp_path / "run")
     with pytest.raises(UserError, match=r"run: eir train \S*mine\.yaml --run-dir \S*run --step 0"), run.locked():
         run.verify(0, "checkpoint")
     assert not run.path.exists()

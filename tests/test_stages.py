@@ -20,10 +20,11 @@ from eircli.engine import train as loop
 from eircli.engine.checkpoint import save_state
 from eircli.memory.bank import Bank
 from eircli.reports.pictures import draw_pictures, draw_side_by_side
-from eircli.reports.show import describe_step, status
+from eircli.reports.status import status
+from eircli.reports.step import describe_step
 from eircli.run.models import load_model
-from eircli.run.run import Workbench
-from eircli.run.rundir import open_run
+from eircli.run.results import read_results
+from eircli.run.run import Run, open_run
 from eircli.stages.build_memory import build_memory
 from eircli.stages.evaluate import evaluate
 from eircli.stages.run_protocol import run_protocol
@@ -38,8 +39,8 @@ def quiet(_: str) -> None:
     return None
 
 
-def bench_at(path: Path, *overrides: str) -> Workbench:
-    return Workbench(open_run(TINY, overrides, path))
+def run_at(path: Path, *overrides: str) -> Run:
+    return open_run(TINY, overrides, path).checked()
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -55,20 +56,20 @@ def journal(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Workbench:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """A complete run, not to be written to."""
-    bench = bench_at(tmp_path_factory.mktemp("run") / "tiny")
-    with bench.run.locked(), pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EIR_CACHE", str(bench.run.path / "cache"))
-        run_protocol(bench, quiet)
-    return bench
+    run = run_at(tmp_path_factory.mktemp("run") / "tiny")
+    with run.locked(), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EIR_CACHE", str(run.directory.path / "cache"))
+        run_protocol(run, quiet)
+    return run
 
 
 @pytest.fixture
-def copied(finished: Workbench, tmp_path: Path) -> Workbench:
+def copied(finished: Run, tmp_path: Path) -> Run:
     """A copy of the complete run, to be tampered with."""
-    shutil.copytree(finished.run.path, tmp_path / "tiny")
-    return Workbench(open_run(tmp_path / "tiny"))
+    shutil.copytree(finished.directory.path, tmp_path / "tiny")
+    return open_run(tmp_path / "tiny")
 
 
 def test_losses_do_not_move(tmp_path: Path) -> None:
@@ -76,16 +77,16 @@ def test_losses_do_not_move(tmp_path: Path) -> None:
 
     In float64: training magnifies rounding, and in float32 a change in the seventh digit of a logit shows in the second of a loss.
     """
-    bench = bench_at(tmp_path / "tiny")
+    run = run_at(tmp_path / "tiny")
     torch.set_default_dtype(torch.float64)
     try:
-        run_protocol(bench, quiet)
+        run_protocol(run, quiet)
     finally:
         torch.set_default_dtype(torch.float32)
     lines = [
         f"{step} {row['iteration']} {name} {loss}"
         for step in range(3)
-        for row in journal(bench.run.journal(step))
+        for row in journal(run.directory.journal(step))
         for name, loss in row["losses"].items()
     ]
     if os.environ.get("EIR_WRITE_GOLDEN"):
@@ -96,22 +97,22 @@ def test_losses_do_not_move(tmp_path: Path) -> None:
     np.testing.assert_allclose([float(row[3]) for row in found], [float(row[3]) for row in golden], rtol=1e-5)
 
 
-def test_the_record_of_a_whole_run(finished: Workbench) -> None:
-    steps = finished.run.steps
+def test_the_record_of_a_whole_run(finished: Run) -> None:
+    steps = finished.directory.steps
     assert [sorted(steps[step]) for step in range(3)] == [["checkpoint", "results"]] + 2 * [["bank", "checkpoint", "results"]]
-    assert status(finished)["next"] is None
-    assert not list(finished.run.path.glob("**/*.part"))
-    assert not list(finished.run.path.glob("**/resume.pt"))
+    assert status(finished).next is None
+    assert not list(finished.directory.path.glob("**/*.part"))
+    assert not list(finished.directory.path.glob("**/resume.pt"))
 
 
-def test_a_second_run_does_nothing_and_says_the_same(finished: Workbench) -> None:
-    before = {path: path.stat().st_mtime_ns for path in finished.run.path.glob("step-*/*")}
-    again = run_protocol(Workbench(open_run(finished.run.path)), quiet)
-    assert {path: path.stat().st_mtime_ns for path in finished.run.path.glob("step-*/*")} == before
-    assert again == [json.loads(finished.run.results(step).read_text()) for step in range(3)]
+def test_a_second_run_does_nothing_and_says_the_same(finished: Run) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.directory.path.glob("step-*/*")}
+    again = run_protocol(open_run(finished.directory.path), quiet)
+    assert {path: path.stat().st_mtime_ns for path in finished.directory.path.glob("step-*/*")} == before
+    assert again == [read_results(finished.directory, step) for step in range(3)]
 
 
-def test_evaluation_counts_pixel_by_pixel(finished: Workbench) -> None:
+def test_evaluation_counts_pixel_by_pixel(finished: Run) -> None:
     model, view = load_model(finished, 2).eval(), finished.test_view(2)
     total = np.zeros((5, 5), np.int64)
     for index in range(len(view)):
@@ -125,28 +126,28 @@ def test_evaluation_counts_pixel_by_pixel(finished: Workbench) -> None:
             guess[row, column] = best if 1 / (1 + np.exp(-logits[best, row, column])) > 0.5 else 0
         total += reference.confusion(label, guess, 5)
     expected = reference.iou_figures(total, 2)
-    results = json.loads(finished.run.results(2).read_text())
+    results = json.loads(finished.directory.results(2).read_text())
     assert [row["iou"] for row in results["classes"]] == pytest.approx([100 * value for value in expected["iou"]])
     assert results["all"] == pytest.approx(100 * expected["all"])
-    earlier = [json.loads(finished.run.results(step).read_text()) for step in range(2)]
+    earlier = [json.loads(finished.directory.results(step).read_text()) for step in range(2)]
     assert results["average_all"] == pytest.approx(np.mean([r["all"] for r in [*earlier, results]]))
     best = max(r["classes"][1]["iou"] for r in earlier)
     assert results["classes"][1]["forgetting"] == pytest.approx(best - results["classes"][1]["iou"])
-    csv = [line.split(",")[1:] for line in finished.run.file(2, "confusion.csv").read_text().splitlines()[1:]]
+    csv = [line.split(",")[1:] for line in finished.directory.file(2, "confusion.csv").read_text().splitlines()[1:]]
     np.testing.assert_array_equal(np.array(csv, int), total)
 
 
-def test_whole_images_of_the_trained_size_give_the_same_figures(copied: Workbench) -> None:
-    with copied.run.locked():
+def test_whole_images_of_the_trained_size_give_the_same_figures(copied: Run) -> None:
+    with copied.locked():
         whole = evaluate(copied, 2, quiet, full_size=True)
-    crops = json.loads(copied.run.results(2).read_text())
-    assert [row["iou"] for row in whole["classes"]] == pytest.approx([row["iou"] for row in crops["classes"]])
-    assert "own size" in whole["size"]
-    assert copied.run.done(2, "results_full_size")
+    crops = json.loads(copied.directory.results(2).read_text())
+    assert [row.iou for row in whole.classes] == pytest.approx([row["iou"] for row in crops["classes"]])
+    assert "own size" in whole.size
+    assert copied.directory.done(2, "results_full_size")
 
 
-def test_banks_hold_old_classes_within_the_budget(finished: Workbench) -> None:
-    one, two = (Bank(finished.run.bank(step)) for step in (1, 2))
+def test_banks_hold_old_classes_within_the_budget(finished: Run) -> None:
+    one, two = (Bank(finished.directory.bank(step)) for step in (1, 2))
     assert set(one.per_class()) == {1, 2}
     assert set(two.per_class()) <= {1, 2, 3}
     assert len(one) <= 6
@@ -159,31 +160,31 @@ def test_banks_hold_old_classes_within_the_budget(finished: Workbench) -> None:
         assert instance.step == (0 if instance.class_id < 3 else 1)
 
 
-def test_the_background_shift(finished: Workbench) -> None:
+def test_the_background_shift(finished: Run) -> None:
     """A step sees its own classes; what it learned before and learns later is background."""
     for step, channels in ((0, {1, 2}), (1, {3}), (2, {4})):
         view = finished.training_view(step)
         seen = {int(c) for index in range(len(view)) for c in np.unique(view.load(index).label)}
         assert seen == channels | {0}
     facts = describe_step(finished, 1)
-    assert list(facts["new"]) == [3]
-    assert facts["parts"]["train"]["images"] == len(finished.training_view(1))
+    assert list(facts.new) == [3]
+    assert facts.parts["train"].images == len(finished.training_view(1))
 
 
-def test_a_run_goes_on_with_another_cache_and_computes_the_same(finished: Workbench, copied: Workbench) -> None:
-    path = copied.run.path
+def test_a_run_goes_on_with_another_cache_and_computes_the_same(finished: Run, copied: Run) -> None:
+    path = copied.directory.path
     for cache in ("none", "disk", "disk"):
-        bench = Workbench(open_run(path, [f"data.cache={cache}", "runtime.workers=2"]))
-        with bench.run.locked():
-            train(bench, 2, quiet, again=True)
-        assert equal(weights(bench.run.checkpoint(2)), weights(finished.run.checkpoint(2)))
+        run = open_run(path, [f"data.cache={cache}", "runtime.workers=2"])
+        with run.locked():
+            train(run, 2, quiet, again=True)
+        assert equal(weights(run.directory.checkpoint(2)), weights(finished.directory.checkpoint(2)))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(
-    finished: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
-    bench = bench_at(tmp_path / "run", "runtime.checkpoint_minutes=0", f"runtime.workers={workers}")
+    run = run_at(tmp_path / "run", "runtime.checkpoint_minutes=0", f"runtime.workers={workers}")
     whole_step, calls = loop.train_step, 0
 
     def dying_step(*args: Any) -> Any:
@@ -195,14 +196,14 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
 
     monkeypatch.setattr(loop, "train_step", dying_step)
     for _ in range(3):
-        with bench.run.locked(), pytest.raises(MemoryError):
-            run_protocol(bench, quiet)
-    with bench.run.locked():
-        run_protocol(bench, quiet)
+        with run.locked(), pytest.raises(MemoryError):
+            run_protocol(run, quiet)
+    with run.locked():
+        run_protocol(run, quiet)
     for step in range(3):
-        assert equal(weights(bench.run.checkpoint(step)), weights(finished.run.checkpoint(step)))
-        assert bench.run.results(step).read_text() == finished.run.results(step).read_text()
-        assert [row["iteration"] for row in journal(bench.run.journal(step))][-1] == (6 if step else 40)
+        assert equal(weights(run.directory.checkpoint(step)), weights(finished.directory.checkpoint(step)))
+        assert run.directory.results(step).read_text() == finished.directory.results(step).read_text()
+        assert [row["iteration"] for row in journal(run.directory.journal(step))][-1] == (6 if step else 40)
 
 
 def start_eir(*arguments: str) -> subprocess.Popen[str]:
@@ -211,7 +212,7 @@ def start_eir(*arguments: str) -> subprocess.Popen[str]:
     )
 
 
-def test_a_killed_protocol_goes_on_to_the_same_figures(finished: Workbench, tmp_path: Path) -> None:
+def test_a_killed_protocol_goes_on_to_the_same_figures(finished: Run, tmp_path: Path) -> None:
     random.seed(0)
     arguments = ("run-protocol", str(TINY), "--run-dir", str(tmp_path / "run"), "--set", "runtime.checkpoint_minutes=0", "--json")
     kills = 0
@@ -226,8 +227,8 @@ def test_a_killed_protocol_goes_on_to_the_same_figures(finished: Workbench, tmp_
             kills += 1
     assert process.returncode == 0, errors
     (run,) = json.loads(output)["runs"]
-    assert run["steps"] == [json.loads(finished.run.results(step).read_text()) for step in range(3)]
-    assert equal(weights(tmp_path / "run/step-2/model.pt"), weights(finished.run.checkpoint(2)))
+    assert run["steps"] == [json.loads(finished.directory.results(step).read_text()) for step in range(3)]
+    assert equal(weights(tmp_path / "run/step-2/model.pt"), weights(finished.directory.checkpoint(2)))
 
 
 def test_control_c_saves_and_exits_with_130(tmp_path: Path) -> None:
@@ -245,18 +246,18 @@ def test_control_c_saves_and_exits_with_130(tmp_path: Path) -> None:
 
 
 def test_a_resumed_run_needs_the_samples_it_began_with(tmp_path: Path) -> None:
-    bench = bench_at(tmp_path / "run")
-    with bench.run.locked():
-        save_state(bench.run.resume_file(0), {"recipe": bench.base_fingerprint, "samples": 3})
+    run = run_at(tmp_path / "run")
+    with run.locked():
+        save_state(run.directory.resume_file(0), {"recipe": run.base_fingerprint, "samples": 3})
         with pytest.raises(UserError, match=r"resume\.pt: was trained on 3 samples, there are now"):
-            train(bench, 0, quiet)
+            train(run, 0, quiet)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_is_named(tmp_path: Path) -> None:
-    bench = bench_at(tmp_path / "run", "train.base.lr=1e18", "train.clip_grad_norm=null", "train.base.clip_grad_norm=null")
-    with bench.run.locked(), pytest.raises(RunFailed, match="the loss 'bce' is not finite at iteration"):
-        train(bench, 0, quiet)
-    assert not bench.run.checkpoint(0).exists()
+    run = run_at(tmp_path / "run", "train.base.lr=1e18", "train.clip_grad_norm=null", "train.base.clip_grad_norm=null")
+    with run.locked(), pytest.raises(RunFailed, match="the loss 'bce' is not finite at iteration"):
+        train(run, 0, quiet)
+    assert not run.directory.checkpoint(0).exists()
 
 
 ABLATIONS = {
@@ -274,69 +275,69 @@ ABLATIONS = {
 
 
 @pytest.mark.parametrize("change", ABLATIONS)
-def test_every_part_of_eir_can_be_switched(finished: Workbench, tmp_path: Path, change: str) -> None:
+def test_every_part_of_eir_can_be_switched(finished: Run, tmp_path: Path, change: str) -> None:
     """Each switch changes what is learned, and the losses are those it leaves."""
-    bench = bench_at(tmp_path / "run", f"method.{change}")
-    with bench.run.locked():
+    run = run_at(tmp_path / "run", f"method.{change}")
+    with run.locked():
         for step in (0, 1):
-            train(bench, step, quiet)
-    rows = journal(bench.run.journal(1))
+            train(run, step, quiet)
+    rows = journal(run.directory.journal(1))
     assert all(row["losses"].keys() == ABLATIONS[change] for row in rows)
     assert all(np.isfinite(list(row["losses"].values())).all() for row in rows)
-    assert not equal(weights(bench.run.checkpoint(1)), weights(finished.run.checkpoint(1)))
+    assert not equal(weights(run.directory.checkpoint(1)), weights(finished.directory.checkpoint(1)))
 
 
-def test_fine_tuning_keeps_no_bank_and_shares_the_base_step(finished: Workbench, tmp_path: Path) -> None:
+def test_fine_tuning_keeps_no_bank_and_shares_the_base_step(finished: Run, tmp_path: Path) -> None:
     recipe = tmp_path / "plain.yaml"
     recipe.write_text(TINY.read_text().replace("{name: eir, slot: 16, threshold: 0.3}", "{name: finetune}"))
-    bench = Workbench(open_run(recipe, run_dir=tmp_path / "run"))
-    with bench.run.locked():
-        run_protocol(bench, quiet)
+    run = open_run(recipe, run_dir=tmp_path / "run")
+    with run.locked():
+        run_protocol(run, quiet)
         with pytest.raises(UserError, match="keeps no bank"):
-            build_memory(bench, 1, quiet)
-    assert equal(weights(bench.run.checkpoint(0)), weights(finished.run.checkpoint(0)))
-    assert "bank" not in bench.run.steps[1]
+            build_memory(run, 1, quiet)
+    assert equal(weights(run.directory.checkpoint(0)), weights(finished.directory.checkpoint(0)))
+    assert "bank" not in run.directory.steps[1]
 
 
 def test_steps_in_order(tmp_path: Path) -> None:
-    bench = bench_at(tmp_path / "run")
-    with bench.run.locked():
+    run = run_at(tmp_path / "run")
+    with run.locked():
         with pytest.raises(UserError, match=r"step 2 starts from step 1, which is not trained; run: eir train .*run --step 1"):
-            train(bench, 2, quiet)
+            train(run, 2, quiet)
         with pytest.raises(UserError, match=r"--step 3: the schedule has the steps 0 to 2"):
-            train(bench, 3, quiet)
+            train(run, 3, quiet)
         with pytest.raises(UserError, match=r"step 0 has no checkpoint yet; run: eir train"):
-            evaluate(bench, 0, quiet)
+            evaluate(run, 0, quiet)
         with pytest.raises(UserError, match=r"base step trains without a bank"):
-            build_memory(bench, 0, quiet)
+            build_memory(run, 0, quiet)
 
 
-def test_memory_can_be_built_before_training(finished: Workbench, tmp_path: Path) -> None:
-    bench = bench_at(tmp_path / "run")
-    with bench.run.locked():
-        build_memory(bench, 2, quiet)
-    assert bench.run.bank(2).read_bytes() == finished.run.bank(2).read_bytes()
+def test_memory_can_be_built_before_training(finished: Run, tmp_path: Path) -> None:
+    run = run_at(tmp_path / "run")
+    with run.locked():
+        build_memory(run, 2, quiet)
+    assert run.directory.bank(2).read_bytes() == finished.directory.bank(2).read_bytes()
 
 
-def test_damage_is_found_before_it_is_used(copied: Workbench) -> None:
-    bank = copied.run.bank(2)
+def test_damage_is_found_before_it_is_used(copied: Run) -> None:
+    bank = copied.directory.bank(2)
     content = bytearray(bank.read_bytes())
     content[len(content) // 2] ^= 1
     bank.write_bytes(content)
     with pytest.raises(UserError, match=r"bank\.h5: damaged .*eir build-memory .* --step 2"):
         run_protocol(copied, quiet)
-    checkpoint = copied.run.checkpoint(1)
+    checkpoint = copied.directory.checkpoint(1)
     checkpoint.write_bytes(checkpoint.read_bytes()[:-5])
     with pytest.raises(UserError, match=r"model\.pt: damaged .*eir train .* --step 1"):
         run_protocol(copied, quiet)
 
 
-def test_a_checkpoint_of_another_recipe_is_refused(finished: Workbench, tmp_path: Path) -> None:
-    other = bench_at(tmp_path / "run", "train.base.lr=0.2")
-    with other.run.locked():
-        other.run.step_path(0).mkdir()
-        shutil.copy(finished.run.checkpoint(0), other.run.checkpoint(0))
-        other.run.record(0, "checkpoint", other.run.checkpoint(0))
+def test_a_checkpoint_of_another_recipe_is_refused(finished: Run, tmp_path: Path) -> None:
+    other = run_at(tmp_path / "run", "train.base.lr=0.2")
+    with other.locked():
+        other.directory.step_path(0).mkdir()
+        shutil.copy(finished.directory.checkpoint(0), other.directory.checkpoint(0))
+        other.directory.record(0, "checkpoint", other.directory.checkpoint(0))
         with pytest.raises(UserError, match=r"model\.pt: is the checkpoint of another recipe"):
             train(other, 1, quiet)
 
@@ -351,26 +352,26 @@ def test_a_checkpoint_of_another_recipe_is_refused(finished: Workbench, tmp_path
 )
 def test_runs_that_cannot_be(tmp_path: Path, override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        bench_at(tmp_path / "run", override)
+        run_at(tmp_path / "run", override)
 
 
 def test_a_step_without_images(tmp_path: Path) -> None:
-    bench = bench_at(tmp_path / "run")
-    bench.__dict__["train_index"] = bench.train_index & (np.arange(5) != 3)
+    run = run_at(tmp_path / "run")
+    run.__dict__["train_index"] = run.train_index & (np.arange(5) != 3)
     with pytest.raises(UserError, match=r"step 1: no train image holds any of its classes \(plain blue triangle\)"):
-        bench.training_view(1)
-    assert describe_step(bench, 1)["parts"]["train"]["images"] == 0
+        run.training_view(1)
+    assert describe_step(run, 1).parts["train"].images == 0
 
 
 def test_shuffled_schedule_has_channels_of_its_own(tmp_path: Path) -> None:
-    bench = bench_at(tmp_path / "run", "protocol.schedule=[[4, 2], [1], [3]]")
-    with bench.run.locked():
-        results = run_protocol(bench, quiet)
-    assert [row["id"] for row in results[2]["classes"]] == [0, 4, 2, 1, 3]
-    assert set(Bank(bench.run.bank(2)).per_class()) <= {4, 2, 1}
+    run = run_at(tmp_path / "run", "protocol.schedule=[[4, 2], [1], [3]]")
+    with run.locked():
+        results = run_protocol(run, quiet)
+    assert [row.id for row in results[2].classes] == [0, 4, 2, 1, 3]
+    assert set(Bank(run.directory.bank(2)).per_class()) <= {4, 2, 1}
 
 
-def test_pictures(copied: Workbench) -> None:
+def test_pictures(copied: Run) -> None:
     paths = draw_pictures(copied, 2, 3)
     assert len(paths) == 3
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in paths)
@@ -381,7 +382,7 @@ def test_pictures(copied: Workbench) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("precision", ["bf16", "fp16", "fp32"])
 def test_on_a_gpu(tmp_path: Path, precision: str) -> None:
-    bench = bench_at(tmp_path / "run", "runtime.device=cuda", f"runtime.precision={precision}")
-    with bench.run.locked():
-        results = run_protocol(bench, quiet)
+    run = run_at(tmp_path / "run", "runtime.device=cuda", f"runtime.precision={precision}")
+    with run.locked():
+        results = run_protocol(run, quiet)
     assert len(results) == 3

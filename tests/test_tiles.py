@@ -11,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from eircli.common.types import SoftLabels
 from eircli.methods.losses import rskd, summed_bce
+from eircli.methods.pixel_mean import PixelMean
 from eircli.methods.tiled_losses import compiled_tiles, tiled_losses
 from eircli.model import tiles
 from eircli.model.deeplab import predict, upsample
@@ -31,19 +32,20 @@ def case(seed: int, k: int, new: int, pastes: int, size: tuple[tuple[int, int], 
     return student.requires_grad_(), teacher, SoftLabels(channels, weights, valid), region
 
 
-def plain(given_case: Case, positive_weight: float | None, counted: Tensor | None = None) -> Tensor:
+def plain(given_case: Case, positive_weight: float | None, count: Tensor | None = None) -> Tensor:
     """The two losses of logits upsampled whole (in their own floating type), [2]."""
     student, teacher, targets, region = given_case
     z, u = (
         torch.nn.functional.interpolate(t, targets.valid.shape[1:], mode="bilinear", align_corners=False)
         for t in (student, teacher)
     )
-    return torch.stack([summed_bce(z, targets, positive_weight, counted), rskd(z, u, region)])
+    bce = PixelMean(targets.valid, count)(summed_bce(z, targets, positive_weight))
+    return torch.stack([bce, rskd(z, u, region).mean()])
 
 
-def tiled(given_case: Case, positive_weight: float | None, counted: Tensor | None = None) -> Tensor:
+def tiled(given_case: Case, positive_weight: float | None, count: Tensor | None = None) -> Tensor:
     student, teacher, targets, region = given_case
-    return torch.stack(tiled_losses(student, targets, teacher, region, positive_weight, counted))
+    return torch.stack(tiled_losses(student, targets, teacher, region, positive_weight, PixelMean(targets.valid, count)))
 
 
 def gradient(losses: Tensor, student: Tensor) -> Tensor:

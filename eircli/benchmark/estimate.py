@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import NamedTuple
 
-from eircli.run.run import Workbench
+from eircli.run.run import Run
 
 
 class Speeds(NamedTuple):
@@ -20,30 +21,45 @@ class Speeds(NamedTuple):
     """Of the data loader: where it is slower than the rest, the rest waits."""
 
 
-def estimate(bench: Workbench, speeds: Speeds) -> dict[str, Any]:
+@dataclass(frozen=True)
+class StepEstimate:
+    step: int
+    samples: int
+    trained_images: int
+    test_images: int
+    hours: float
+
+
+@dataclass(frozen=True)
+class Estimate:
     """Hours of every step of a recipe, and in all."""
+
+    steps: list[StepEstimate]
+    hours: float
+    precision: str
+    """The number format that was measured."""
+
+
+def estimate(run: Run, speeds: Speeds, precision: str) -> Estimate:
+    """How long a recipe takes with these speeds.
+
+    Raises:
+        UserError: the data set is not there.
+    """
     steps = []
-    for step in range(len(bench.schedule)):
-        config = bench.manifest.training(step)
-        samples = len(bench.positions(step, "train")) + (_replayed(bench) if step else 0)
+    for step in range(len(run.schedule)):
+        config = run.manifest.training(step)
+        samples = len(run.positions(step, "train")) + (_replayed(run) if step else 0)
         images = config.iterations * config.batch_size if config.iterations else (config.epochs or 0) * samples
-        tests = len(bench.positions(step, "test"))
+        tests = len(run.positions(step, "test"))
         train = images * max(speeds.incremental if step else speeds.base, speeds.load)
         test = tests * max(speeds.evaluate, speeds.load)
-        steps.append(
-            {
-                "step": step,
-                "samples": samples,
-                "trained_images": round(images),
-                "test_images": tests,
-                "hours": (train + test) / 3600,
-            }
-        )
-    return {"steps": steps, "hours": sum(float(step["hours"]) for step in steps)}
+        steps.append(StepEstimate(step, samples, round(images), tests, (train + test) / 3600))
+    return Estimate(steps, sum(step.hours for step in steps), precision)
 
 
-def _replayed(bench: Workbench) -> int:
+def _replayed(run: Run) -> int:
     """Samples of their own that the memory adds, where its budget is a count."""
-    limit = bench.manifest.memory.limit
-    adds = bench.manifest.keeps in ("instances", "images") and getattr(bench.manifest.method, "standalone_replay", True)
+    kind, limit = run.manifest.memory_kind, run.manifest.memory.limit
+    adds = kind is not None and kind.bounded and run.manifest.method.replays_samples
     return limit.amount if adds and limit.unit == "exemplars" else 0

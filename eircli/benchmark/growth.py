@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from eircli.benchmark.measure import Case, Cost
 from eircli.benchmark.parts import composition_case, loss_case, prediction_case
-from eircli.benchmark.suite import Settings, bank_costs, machine
+from eircli.benchmark.suite import Machine, Settings, bank_costs, machine
 from eircli.common.errors import UserError
 from eircli.common.io import atomic_write
 
@@ -20,18 +20,36 @@ CROP, SLOT, STRIDE, LABELS = 512, 250, 16, 254
 """The crop and the stride at which other things grow; labels are bytes, so no composition has more channels."""
 
 
-def growth_tables(settings: Settings) -> dict[str, Any]:
-    """Tables: what grows, its sizes, and rows of milliseconds or MiB."""
+@dataclass(frozen=True)
+class GrowthTable:
+    """What something costs at growing sizes of something else."""
+
+    sizes: list[int]
+    rows: dict[str, list[float | None]]
+    """What is measured, with its unit → its figure at each size; None where it was not measured."""
+
+
+@dataclass(frozen=True)
+class GrowthReport:
+    """What `eir bench --growth` has measured."""
+
+    machine: Machine
+    growth: dict[str, GrowthTable]
+    """By what grows."""
+
+
+def measure_growth(settings: Settings) -> GrowthReport:
+    """How costs grow with the channels, the crop, the batch and the bank."""
     device = settings.compute.device
 
-    def grown(sizes: Sequence[int], cases: dict[str, Callable[[int], Case | None]]) -> dict[str, Any]:
+    def grown(sizes: Sequence[int], cases: dict[str, Callable[[int], Case | None]]) -> GrowthTable:
         rows: dict[str, list[float | None]] = {}
         for label, make in cases.items():
             costs = [settings.costs([case])[0] if (case := make(size)) else None for size in sizes]
             rows[f"{label}, ms"] = [cost.milliseconds if cost else None for cost in costs]
             if costs[0] and costs[0].mebibytes is not None:
                 rows[f"{label}, MiB"] = [cost.mebibytes if cost else None for cost in costs]
-        return {"sizes": list(sizes), "rows": rows}
+        return GrowthTable(list(sizes), rows)
 
     tables = {
         f"channels ({CROP} px)": grown(
@@ -59,22 +77,22 @@ def growth_tables(settings: Settings) -> dict[str, Any]:
         ),
         "bank, instances": _banks(settings),
     }
-    return {"machine": machine(device), "growth": tables}
+    return GrowthReport(machine(device), tables)
 
 
-def _banks(settings: Settings) -> dict[str, Any]:
+def _banks(settings: Settings) -> GrowthTable:
     costs: list[list[Cost]] = [bank_costs(count, settings) for count in BANKS]
-    return {
-        "sizes": list(BANKS),
-        "rows": {
+    return GrowthTable(
+        list(BANKS),
+        {
             "opening, ms": [opening.milliseconds for opening, _ in costs],
             "opening, MiB": [opening.mebibytes for opening, _ in costs],
             "a random instance, ms": [drawing.milliseconds for _, drawing in costs],
         },
-    }
+    )
 
 
-def draw_growth(facts: dict[str, Any], path: Path) -> None:
+def draw_growth(report: GrowthReport, path: Path) -> None:
     """Draw the milliseconds of every table, both axes logarithmic.
 
     Raises:
@@ -85,14 +103,14 @@ def draw_growth(facts: dict[str, Any], path: Path) -> None:
     except ImportError:
         raise UserError("--plot: needs matplotlib; install it with: pip install matplotlib") from None
     figure = Figure(figsize=(13, 3.6), layout="constrained")
-    panels = figure.subplots(1, len(facts["growth"]), sharey=True)
-    for panel, (name, table) in zip(panels, facts["growth"].items(), strict=True):
-        for label, values in table["rows"].items():
+    panels = figure.subplots(1, len(report.growth), sharey=True)
+    for panel, (name, table) in zip(panels, report.growth.items(), strict=True):
+        for label, values in table.rows.items():
             if label.endswith(", ms"):
-                shown = [(size, value) for size, value in zip(table["sizes"], values, strict=True) if value is not None]
+                shown = [(size, value) for size, value in zip(table.sizes, values, strict=True) if value is not None]
                 panel.loglog(*zip(*shown, strict=True), marker="o", label=label.removesuffix(", ms"))
         panel.set_xlabel(name)
-        panel.set_xticks(table["sizes"], [f"{size:,}" if size < 10_000 else f"{size:.0e}" for size in table["sizes"]])
+        panel.set_xticks(table.sizes, [f"{size:,}" if size < 10_000 else f"{size:.0e}" for size in table.sizes])
         panel.minorticks_off()
         panel.grid(alpha=0.3)
         panel.legend(fontsize=7, loc="upper left")

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import NamedTuple
 
 import torch
 
@@ -34,7 +33,8 @@ class Case:
     """Whether memory is measured too."""
 
 
-class Cost(NamedTuple):
+@dataclass(frozen=True)
+class Cost:
     """What a case costs; the plain way's figures are None where it was not measured."""
 
     name: str

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from eircli.benchmark.measure import Case
-from eircli.benchmark.plain import plain_fuse, plain_losses, plain_predict
-from eircli.benchmark.synthetic_inputs import LossInput, scene_batch, scene_instances, scene_labels
+from eircli.benchmark.plain import plain_fuse, plain_predict
+from eircli.benchmark.synthetic_inputs import LossInput, synthetic_batch, synthetic_instances, synthetic_labels
 from eircli.config.protocols import parse_schedule
 from eircli.data.training_set import TrainingSet
 from eircli.data.transforms import TrainTransform
 from eircli.memory import replay
 from eircli.memory.bank import Bank, encode
 from eircli.memory.harvest import candidates, cut_out
+from eircli.methods.measured import plain_losses
 from eircli.methods.tiled_losses import tiled_losses
 from eircli.model.deeplab import predict
-from eircli.run.run import Workbench
+from eircli.run.run import Run
 
 PASTES = 3
+
+
+def startup_case() -> Case:
+    """Starting the command, which imports no torch until it is told what to do."""
+    command = [sys.executable, "-m", "eircli", "--help"]
+    return Case("eir --help", lambda: subprocess.run(command, check=True, capture_output=True))
 
 
 def loss_case(n: int, channels: int, side: int, stride: int, device: torch.device) -> Case:
@@ -48,9 +58,9 @@ def prediction_case(n: int, channels: int, side: int, stride: int, device: torch
 def composition_case(n: int, channels: int, side: int, slot: int, device: torch.device) -> Case:
     """Draws, potential classes, slots and three pastes; per image."""
     old = channels - 2
-    images = scene_batch(n, side, [], device).images
-    labels, combined = (scene_labels(n, side, shown, device) for shown in ([channels - 1], [channels - 1, 1, 2]))
-    instances = scene_instances(old, 4, min(150, slot), device)
+    images = synthetic_batch(n, side, [], device).images
+    labels, combined = (synthetic_labels(n, side, shown, device) for shown in ([channels - 1], [channels - 1, 1, 2]))
+    instances = synthetic_instances(old, 4, min(150, slot), device)
 
     def placed() -> tuple[replay.Pastes, replay.Draws]:
         draws = replay.draw(np.random.default_rng(0), n, PASTES, 0.5, (1.0, 1.0)).to(device)
@@ -67,9 +77,9 @@ def composition_case(n: int, channels: int, side: int, slot: int, device: torch.
     return Case(f"composition, {PASTES} instances, {channels} channels", batched, plain, per=n)
 
 
-def sample_case(bench: Workbench) -> Case:
+def sample_case(run: Run) -> Case:
     """One training sample of the recipe's data: decoded, cropped, flipped, labels mapped."""
-    samples = TrainingSet([bench.training_view(0)], TrainTransform(bench.manifest.data))
+    samples = TrainingSet([run.training_view(0)], TrainTransform(run.manifest.data))
     count = min(len(samples), 8)
 
     def load() -> None:
@@ -86,9 +96,9 @@ def query_case(images: int = 10_582, classes: int = 20) -> Case:
     return Case(f"which of {images:,} images a step trains on", lambda: schedule.select(presence, 2, "train"))
 
 
-def reading_case(bench: Workbench) -> Case:
+def reading_case(run: Run) -> Case:
     """Reading the classes of an image's label file; per image."""
-    split, count = bench.dataset.train, min(len(bench.dataset.train), 8)
+    split, count = run.dataset.train, min(len(run.dataset.train), 8)
 
     def read() -> None:
         for position in range(count):
@@ -97,16 +107,25 @@ def reading_case(bench: Workbench) -> Case:
     return Case("reading an image's classes, once ever", read, per=count)
 
 
-def exemplar_bytes(bench: Workbench, images: int = 32) -> dict[str, float] | None:
+@dataclass(frozen=True)
+class ExemplarBytes:
+    """What instances cost a bank."""
+
+    instances: int
+    mean: float
+    median: float
+
+
+def exemplar_bytes(run: Run, images: int = 32) -> ExemplarBytes | None:
     """What the instances of some of the base step's images cost a bank; None if they hold none that may be kept."""
-    view, memory = bench.training_view(0), bench.manifest.memory
-    channels = list(range(1, 1 + len(bench.schedule.new(0))))
+    view, memory = run.training_view(0), run.manifest.memory
+    channels = list(range(1, 1 + len(run.schedule.new(0))))
     sizes = []
     for image in np.unique(np.linspace(0, len(view) - 1, images).astype(int)).tolist():
         label = view.load_label(image)
         found = candidates(label, channels, image, memory.selection, memory.min_area)
         sizes += [encode(cut_out(view, one, 1, "", 0), memory.encoding, memory.jpeg_quality).size for one in found]
-    return {"instances": len(sizes), "mean": float(np.mean(sizes)), "median": float(np.median(sizes))} if sizes else None
+    return ExemplarBytes(len(sizes), float(np.mean(sizes)), float(np.median(sizes))) if sizes else None
 
 
 def bank_cases(path: Path, count: int) -> list[Case]:

@@ -6,17 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from eircli.common.types import BACKGROUND, IGNORE, SoftLabels
+from eircli.common.types import BACKGROUND, IGNORE
 from eircli.memory.replay import Draws, Instances, Pastes
-from eircli.methods.losses import rskd, summed_bce
 from eircli.model.deeplab import upsample
-
-
-def plain_losses(student: Tensor, targets: SoftLabels, teacher: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-    """`tiled_losses` of logits upsampled whole."""
-    size = targets.valid.shape[1:]
-    logits = upsample(student, size)
-    return summed_bce(logits, targets), rskd(logits, upsample(teacher, size), region)
 
 
 def plain_predict(logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -9,30 +9,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from eircli.benchmark.measure import Case
-from eircli.benchmark.plain import plain_losses
-from eircli.benchmark.synthetic_inputs import scene_batch, scene_instances
+from eircli.benchmark.synthetic_inputs import synthetic_batch, synthetic_instances
 from eircli.common.types import Batch
 from eircli.config.manifest import Manifest
-from eircli.config.methods import Eir as EirSettings
-from eircli.config.methods import Finetune as FinetuneSettings
 from eircli.engine.device import Compute
 from eircli.engine.optim import build_optimizer
 from eircli.methods.base import Context, Method
-from eircli.methods.eir import Eir
-from eircli.methods.finetune import Finetune
+from eircli.methods.measured import Role, measured_method
+from eircli.model.acceleration import accelerate
 from eircli.model.deeplab import DeepLab
-from eircli.stages.train import economise
-
-
-class PlainEir(Eir):
-    """EIR with losses of logits upsampled whole."""
-
-    def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
-        assert batch.targets is not None
-        assert batch.teacher_logits is not None
-        assert batch.region is not None
-        bce, rskd = plain_losses(model(batch.images), batch.targets, batch.teacher_logits, batch.region)
-        return {"bce": bce, "rskd": self.distill.weight * rskd}
 
 
 @dataclass(frozen=True)
@@ -63,37 +48,24 @@ class Rig:
             return network(self.batch.images.float())  # type: ignore[no-any-return]
 
 
-def rig(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, kind: str) -> Rig:
-    """A step of the recipe's network with `classes` (old, new) on `n` images.
-
-    Args:
-        kind: "eir"; "plain", EIR without its fast paths; or "finetune".
-    """
+def rig(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, role: Role) -> Rig:
+    """A step of the recipe's network with `classes` (old, new) on `n` images, by the method of a role."""
     torch.manual_seed(0)
     old, new = classes
     model = DeepLab(manifest.model, [old])
     settle_batchnorm(model)
     teacher = model.frozen_copy()
     model.add_classes(new)
-    if kind != "plain":
-        economise(model, teacher, manifest.runtime, compute)
+    if role != "plain":
+        accelerate(model, teacher, manifest.runtime, compute.device.type, compute.dtype)
     model, teacher = model.to(compute.device), teacher.to(compute.device)
     side = manifest.data.crop_size
+    slot = manifest.method.slot_side or side // 2
     model.train_mode(frozen_batchnorm=True, dropout=False)
-    settings = manifest.method if isinstance(manifest.method, EirSettings) else EirSettings(name="eir", slot=side // 2)
-    context = Context(
-        old,
-        new,
-        teacher,
-        scene_instances(old, 2, min(150, settings.slot), compute.device),
-        compiled=manifest.runtime.compile != "none",
-    )
-    method: Method
-    if kind == "finetune":
-        method = Finetune(FinetuneSettings(name="finetune"), context)
-    else:
-        method = (PlainEir if kind == "plain" else Eir)(settings, context)
-    batch = scene_batch(n, side, [old + 1], compute.device)
+    instances = synthetic_instances(old, 2, min(150, slot), compute.device)
+    context = Context(old, new, teacher, instances, compiled=manifest.runtime.compile != "none")
+    method = measured_method(role, manifest.method, slot, context)
+    batch = synthetic_batch(n, side, [old + 1], compute.device)
     scaler = compute.scaler()
     optimizer = build_optimizer(*model.parameter_groups(), manifest.train, fused=not scaler.is_enabled())
     return Rig(model, teacher, method, batch, compute, optimizer, scaler)
@@ -116,17 +88,17 @@ def settle_batchnorm(model: DeepLab) -> None:
 def step_cases(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, against_plain: bool) -> list[Case]:
     """The whole step, a fine-tuning step, and the passes through the network; per batch."""
     name = str(compute.dtype).removeprefix("torch.")
-    eir = rig(manifest, classes, n, compute, "eir")
+    incremental = rig(manifest, classes, n, compute, "incremental")
     plain = rig(manifest, classes, n, compute, "plain") if against_plain else None
-    finetune = rig(manifest, classes, n, compute, "finetune")
+    fine_tuning = rig(manifest, classes, n, compute, "fine-tuning")
 
     @torch.no_grad()
     def teach() -> None:
-        eir.forward(eir.teacher)
+        incremental.forward(incremental.teacher)
 
     def there_and_back() -> None:
-        eir.forward(eir.model).float().sum().backward()  # type: ignore[no-untyped-call]
-        eir.optimizer.zero_grad(set_to_none=True)
+        incremental.forward(incremental.model).float().sum().backward()  # type: ignore[no-untyped-call]
+        incremental.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()
     def teach_plainly() -> None:
@@ -134,8 +106,8 @@ def step_cases(manifest: Manifest, classes: tuple[int, int], n: int, compute: Co
         plain.forward(plain.teacher)
 
     return [
-        Case(f"incremental step, {name}", eir.step, plain.step if plain else None, memory=True),
-        Case(f"fine-tuning step, {name}", finetune.step, memory=True),
+        Case(f"incremental step, {name}", incremental.step, plain.step if plain else None, memory=True),
+        Case(f"fine-tuning step, {name}", fine_tuning.step, memory=True),
         Case(f"teacher's pass, {name} (two a step)", teach, teach_plainly if plain else None),
         Case(f"student forward and backward, {name}", there_and_back),
     ]

@@ -9,13 +9,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from eircli.benchmark.estimate import Speeds, estimate
+from eircli.benchmark.estimate import Estimate, Speeds, estimate
 from eircli.benchmark.measure import Case, Cost, cost
 from eircli.benchmark.parts import (
+    ExemplarBytes,
     bank_cases,
     composition_case,
     exemplar_bytes,
@@ -24,23 +24,62 @@ from eircli.benchmark.parts import (
     query_case,
     reading_case,
     sample_case,
+    startup_case,
 )
 from eircli.benchmark.steps import forward_flops, matmul_case, step_cases
-from eircli.benchmark.synthetic_inputs import write_scenes
+from eircli.benchmark.synthetic_inputs import write_synthetic_images
 from eircli.common.progress import Say
 from eircli.config.manifest import Manifest
-from eircli.config.methods import Eir
+from eircli.config.methods import DEFAULT_METHOD
 from eircli.config.recipe import resolve
 from eircli.engine.device import Compute, choose_compute
 from eircli.memory.synthetic import synthetic_bank
-from eircli.run.run import Workbench
+from eircli.run.run import Run
 from eircli.run.rundir import RunDir
-from eircli.stages.train import make_loader, make_plan, training_set
+from eircli.run.step import make_loader, make_plan, training_set
 
 CHANNELS = (21, 151)
 """Of the rows whose cost may depend on them: those of PASCAL VOC and of ADE20K."""
 
 BANKS = (100, 1_000_000)
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What figures were measured on."""
+
+    processor: str
+    threads: int
+    device: str
+    instructions: str
+    """The processor's vector instructions."""
+    torch: str
+    system: str
+
+
+@dataclass(frozen=True)
+class Utilisation:
+    """What an incremental step makes of the device."""
+
+    gflop_per_image_and_pass: float
+    gflop_per_second: float
+    matrix_multiplication_gflop_per_second: float
+    share: float
+    """Of the matrix multiplication's rate."""
+    incremental_over_fine_tuning: float
+
+
+@dataclass(frozen=True)
+class BenchReport:
+    """What `eir bench` has measured."""
+
+    machine: Machine
+    sections: dict[str, list[Cost]]
+    """Rows by the title of their section."""
+    exemplar_bytes: ExemplarBytes | None
+    utilisation: dict[str, Utilisation]
+    """By number format."""
+    estimate: Estimate
 
 
 @dataclass(frozen=True)
@@ -64,24 +103,23 @@ class Settings:
         return found
 
 
-def settings_for(
-    bench: Workbench, batch: int | None, threads: int | None, seconds: float, against_plain: bool, say: Say
-) -> Settings:
+def settings_for(run: Run, batch: int | None, threads: int | None, seconds: float, against_plain: bool, say: Say) -> Settings:
     """By default a step is the recipe's batch on a GPU and two images on the CPU, with as many threads as torch takes."""
     if threads is not None:
         torch.set_num_threads(threads)
-    compute = choose_compute(bench.manifest.runtime)
-    default = bench.manifest.train.batch_size if compute.device.type == "cuda" else 2
+    compute = choose_compute(run.manifest.runtime)
+    default = run.manifest.train.batch_size if compute.device.type == "cuda" else 2
     return Settings(compute, batch or default, seconds, against_plain, say)
 
 
-def bench_all(bench: Workbench, settings: Settings) -> dict[str, Any]:
-    """Measure everything with the recipe's network, crop and data; sections of rows, and hours."""
-    manifest, device = bench.manifest, settings.compute.device
-    side, stride = manifest.data.crop_size, 4 if manifest.model.backbone == "tiny" else 16
-    slot = manifest.method.slot if isinstance(manifest.method, Eir) else side // 2
+def measure_all(run: Run, settings: Settings) -> BenchReport:
+    """Measure everything with the recipe's network, crop and data."""
+    manifest, device = run.manifest, settings.compute.device
+    side, stride = manifest.data.crop_size, manifest.model.backbone_entry.stride
+    slot = manifest.method.slot_side or side // 2
     sections = {
-        "data": [*settings.costs([sample_case(bench), reading_case(bench), query_case()]), loader_cost(bench, settings)],
+        "command": settings.costs([startup_case()]),
+        "data": [*settings.costs([sample_case(run), reading_case(run), query_case()]), loader_cost(run, settings)],
         "parts of a step": settings.costs(
             [
                 *(composition_case(2, channels, side, slot, device) for channels in CHANNELS),
@@ -91,7 +129,7 @@ def bench_all(bench: Workbench, settings: Settings) -> dict[str, Any]:
         "evaluation": settings.costs(prediction_case(2, channels, side, stride, device) for channels in CHANNELS),
         "bank": [row for count in BANKS for row in bank_costs(count, settings)],
     }
-    steps = {precision: step_costs(bench, settings, precision) for precision in precisions(settings.compute)}
+    steps = {precision: step_costs(run, settings, precision) for precision in precisions(settings.compute)}
     for precision, rows in steps.items():
         sections[f"whole step of {settings.batch} images, {manifest.model.backbone}, {_short(precision)}"] = rows[:-1]
     chosen = steps[settings.compute.dtype]
@@ -102,31 +140,31 @@ def bench_all(bench: Workbench, settings: Settings) -> dict[str, Any]:
         evaluate=chosen[2].milliseconds * per_image + sections["evaluation"][0].milliseconds / 1000,
         load=sections["data"][-1].milliseconds / 1000,
     )
-    return {
-        "machine": machine(device),
-        "sections": {name: [row._asdict() for row in rows] for name, rows in sections.items()},
-        "exemplar_bytes": exemplar_bytes(bench),
-        "utilisation": {_short(precision): utilisation(bench, settings, rows) for precision, rows in steps.items()},
-        "estimate": estimate(bench, speeds) | {"precision": _short(settings.compute.dtype)},
-    }
+    return BenchReport(
+        machine=machine(device),
+        sections=sections,
+        exemplar_bytes=exemplar_bytes(run),
+        utilisation={_short(precision): utilisation(run, settings, rows) for precision, rows in steps.items()},
+        estimate=estimate(run, speeds, _short(settings.compute.dtype)),
+    )
 
 
-def step_costs(bench: Workbench, settings: Settings, dtype: torch.dtype) -> list[Cost]:
+def step_costs(run: Run, settings: Settings, dtype: torch.dtype) -> list[Cost]:
     """The whole step, a fine-tuning step, the passes through the network; and, last, a matrix multiplication."""
     compute = Compute(settings.compute.device, dtype)
-    cases = step_cases(_without_weights(bench), classes_of(bench), settings.batch, compute, settings.against_plain)
+    cases = step_cases(_without_weights(run), classes_of(run), settings.batch, compute, settings.against_plain)
     return [*settings.costs(cases), *settings.costs([matmul_case(compute)[0]])]
 
 
-def classes_of(bench: Workbench) -> tuple[int, int]:
+def classes_of(run: Run) -> tuple[int, int]:
     """Old and new classes of the recipe's last step; of a joint one, as if its last class were new."""
-    last = len(bench.schedule) - 1
-    count = len(bench.schedule.seen(last))
-    new = len(bench.schedule.new(last)) if last else 1
+    last = len(run.schedule) - 1
+    count = len(run.schedule.seen(last))
+    new = len(run.schedule.new(last)) if last else 1
     return max(count - new, 1), new
 
 
-def utilisation(bench: Workbench, settings: Settings, rows: list[Cost]) -> dict[str, float]:
+def utilisation(run: Run, settings: Settings, rows: list[Cost]) -> Utilisation:
     """What share of the device's matrix multiplication rate an incremental step reaches.
 
     A step needs five passes' worth: three of the student, forward and backward, one of the teacher on the images and one on
@@ -134,26 +172,20 @@ def utilisation(bench: Workbench, settings: Settings, rows: list[Cost]) -> dict[
     """
     step, fine_tuning, matmul = rows[0].milliseconds, rows[1].milliseconds, rows[-1].milliseconds
     rate = matmul_case(settings.compute)[1] / matmul / 1e6
-    flops = forward_flops(_without_weights(bench), classes_of(bench))
+    flops = forward_flops(_without_weights(run), classes_of(run))
     reached = 5 * settings.batch * flops / step / 1e6
-    return {
-        "gflop_per_image_and_pass": flops / 1e9,
-        "gflop_per_second": reached,
-        "matrix_multiplication_gflop_per_second": rate,
-        "share": reached / rate,
-        "incremental_over_fine_tuning": step / fine_tuning,
-    }
+    return Utilisation(flops / 1e9, reached, rate, reached / rate, step / fine_tuning)
 
 
-def loader_cost(bench: Workbench, settings: Settings) -> Cost:
+def loader_cost(run: Run, settings: Settings) -> Cost:
     """An image by the data loader, worker processes and all, once they run."""
     batches, skipped = 8, 2
-    samples = training_set(bench, 0, None)
-    plan = replace(make_plan(bench, 0, len(samples), settings.compute), iterations=batches, batch_size=8)
-    name = f"the same by the loader, {bench.workers} workers"
+    samples = training_set(run, 0, None)
+    plan = replace(make_plan(run, 0, len(samples), settings.compute), iterations=batches, batch_size=8)
+    name = f"the same by the loader, {run.workers} workers"
     settings.say(f"measuring: {name}")
     started, number = 0.0, 0
-    for number, _ in enumerate(make_loader(samples, plan, 0, bench.workers), start=1):
+    for number, _ in enumerate(make_loader(samples, plan, 0, run.workers), start=1):
         if number == skipped:
             started = time.perf_counter()
     taken = time.perf_counter() - started
@@ -175,17 +207,17 @@ def precisions(compute: Compute) -> list[torch.dtype]:
     return list(dict.fromkeys([torch.float32, *([torch.bfloat16] if fast else []), compute.dtype]))
 
 
-def machine(device: torch.device) -> dict[str, Any]:
+def machine(device: torch.device) -> Machine:
     """What the figures were measured on."""
     cuda = device.type == "cuda"
-    return {
-        "processor": _processor(),
-        "threads": torch.get_num_threads(),
-        "device": torch.cuda.get_device_name(device) if cuda else "cpu",
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "torch": torch.__version__,
-        "system": platform.platform(),
-    }
+    return Machine(
+        processor=_processor(),
+        threads=torch.get_num_threads(),
+        device=torch.cuda.get_device_name(device) if cuda else "cpu",
+        instructions=torch.backends.cpu.get_cpu_capability(),
+        torch=torch.__version__,
+        system=platform.platform(),
+    )
 
 
 def _processor() -> str:
@@ -198,25 +230,25 @@ def _processor() -> str:
 
 
 @contextmanager
-def made_up_bench(overrides: list[str]) -> Iterator[Workbench]:
-    """A workbench without a recipe: the paper's PASCAL VOC setting, on a few drawn images of such a size."""
+def made_up_run(overrides: list[str]) -> Iterator[Run]:
+    """A run without a recipe: the paper's PASCAL VOC setting, on a few drawn images of such a size."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "data"
-        write_scenes(root)
+        write_synthetic_images(root)
         recipe = {
             "name": "bench",
             "dataset": {"kind": "folder", "root": str(root)},
             "protocol": {"schedule": "15-5"},
-            "method": {"name": "eir"},
+            "method": {"name": DEFAULT_METHOD},
         }
         manifest = resolve(recipe, overrides, "eir bench")
-        yield Workbench(RunDir(Path(folder) / "run", manifest, "bench"))
+        yield Run(RunDir(Path(folder) / "run", manifest, "bench"))
 
 
-def _without_weights(bench: Workbench) -> Manifest:
+def _without_weights(run: Run) -> Manifest:
     """The manifest with a network of random weights: it costs what a trained one does, and nothing need be fetched."""
-    model = bench.manifest.model.model_copy(update={"weights": "none"})
-    return bench.manifest.model_copy(update={"model": model})
+    model = run.manifest.model.model_copy(update={"weights": "none"})
+    return run.manifest.model_copy(update={"model": model})
 
 
 def _short(dtype: torch.dtype) -> str:

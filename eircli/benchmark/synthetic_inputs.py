@@ -17,7 +17,7 @@ BLOCK = 32
 """Side of the patches of one label, pixels."""
 
 
-def scene_labels(n: int, side: int, channels: list[int], device: torch.device) -> Tensor:
+def synthetic_labels(n: int, side: int, channels: list[int], device: torch.device) -> Tensor:
     """uint8 [N, S, S]: patches of background, of the given channels and of ignored pixels."""
     generator = torch.Generator().manual_seed(0)
     patches = -(-side // BLOCK)
@@ -26,14 +26,14 @@ def scene_labels(n: int, side: int, channels: list[int], device: torch.device) -
     return picked.repeat_interleave(BLOCK, 1).repeat_interleave(BLOCK, 2)[:, :side, :side].contiguous().to(device)
 
 
-def scene_batch(n: int, side: int, channels: list[int], device: torch.device) -> Batch:
+def synthetic_batch(n: int, side: int, channels: list[int], device: torch.device) -> Batch:
     """A batch of noise with patches of the given channels as labels."""
     images = torch.randint(0, 256, (n, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     replayed = torch.zeros(n, dtype=torch.bool, device=device)
-    return Batch(images.to(device), scene_labels(n, side, channels, device), seed=0, replayed=replayed)
+    return Batch(images.to(device), synthetic_labels(n, side, channels, device), seed=0, replayed=replayed)
 
 
-def scene_instances(old: int, per_class: int, side: int, device: torch.device) -> Instances:
+def synthetic_instances(old: int, per_class: int, side: int, device: torch.device) -> Instances:
     """Square instances of noise, `per_class` of each old channel."""
     count, area = old * per_class, side * side
     generator = torch.Generator().manual_seed(0)
@@ -68,14 +68,14 @@ class LossInput:
             rate = torch.rand(1, generator=generator).item() * (torch.rand(n, side, side, generator=generator) < 0.5)
             weights[:, :layer] *= 1 - rate.unsqueeze(1)
             weights[:, layer] = rate
-        valid = scene_labels(n, side, [1], device) != IGNORE
+        valid = synthetic_labels(n, side, [1], device) != IGNORE
         self.student = student.to(device).requires_grad_()
         self.teacher = teacher.to(device)
         self.targets = SoftLabels(shown.to(device), weights.to(device), valid)
         self.region = valid & (torch.rand(n, side, side, generator=generator) < 0.8).to(device)
 
 
-def write_scenes(root: Path, count: int = 8, classes: int = 20) -> None:
+def write_synthetic_images(root: Path, count: int = 8, classes: int = 20) -> None:
     """A folder data set of `count` images of 500×375 pixels in each split: drawn shapes, as JPEG and PNG."""
     (root / "classes.txt").parent.mkdir(parents=True, exist_ok=True)
     (root / "classes.txt").write_text("\n".join(f"class {number}" for number in range(1, classes + 1)) + "\n")

@@ -1,19 +1,21 @@
-"""The command `eir bench`."""
+"""`eir bench`."""
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from eircli.cli.options import AsJson, Device, Overrides, on_device, open_bench, say
+from eircli.cli.options import AsJson, Device, Overrides, on_device, open_one, say
 from eircli.common.errors import UserError
+from eircli.common.records import to_json
+
+EXAMPLE = "eir bench configs/voc-15-5-eir.yaml --set dataset.root=/path/to/VOC2012"
 
 
-def bench_command(
+def command(
     recipe: Annotated[
         Path | None,
         typer.Argument(
@@ -39,20 +41,21 @@ def bench_command(
     """Measure what training and evaluation cost on this machine, and how many hours a recipe takes by that."""
     if plot is not None and not growth:
         raise UserError("--plot: draws growth; give --growth as well")
-    from eircli.benchmark import tables as benchmark_report
-    from eircli.benchmark.growth import draw_growth, growth_tables
-    from eircli.benchmark.suite import bench_all, made_up_bench, settings_for
-    from eircli.reports import tables as report
+    from eircli.benchmark.growth import draw_growth, measure_growth
+    from eircli.benchmark.suite import made_up_run, measure_all, settings_for
+    from eircli.benchmark.tables import bench_table, growth_table
+    from eircli.reports.tables import stdout
 
     changes = [*(overrides or []), *on_device(device)]
-    opened = made_up_bench(changes) if recipe is None else nullcontext(open_bench(recipe, changes, None, look_only=True))
-    with opened as bench:
-        settings = settings_for(bench, batch, threads, seconds, against_plain, say)
-        facts = growth_tables(settings) if growth else bench_all(bench, settings)
-    if plot is not None:
-        draw_growth(facts, plot)
-        say(f"picture: {plot}")
-    if as_json:
-        print(json.dumps(facts))
-        return
-    report.stdout().print(benchmark_report.growth_report(facts) if growth else benchmark_report.bench_report(facts))
+    opened = made_up_run(changes) if recipe is None else nullcontext(open_one(recipe, changes, None, look_only=True).checked())
+    with opened as run:
+        settings = settings_for(run, batch, threads, seconds, against_plain, say)
+        if growth:
+            grown = measure_growth(settings)
+            if plot is not None:
+                draw_growth(grown, plot)
+                say(f"picture: {plot}")
+            print(to_json(grown)) if as_json else stdout().print(growth_table(grown))
+            return
+        report = measure_all(run, settings)
+    print(to_json(report)) if as_json else stdout().print(bench_table(report))

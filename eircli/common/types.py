@@ -169,9 +169,9 @@ class Batch:
     """The teacher's maps that a method holds the student's against."""
     part: tuple[int, int] | None = None
     """Where this batch is one of several parts of a larger one: its first image's place in that, and that one's size."""
-    counted: Tensor | None = None
-    """float []: what means over pixels divide by, where this batch is one of several parts of a larger one: the pixels that are
-    not ignored in a part, on average. None: those of this batch."""
+    pixel_count: Tensor | None = None
+    """float []: what means over pixels divide by, where this batch is one of several parts of a larger one: the pixels that
+    enter them in a part, on average. None: those of this batch."""
 
     def pin_memory(self) -> Batch:
         """The same in page-locked memory, which reaches a GPU faster; the data loader calls this."""

@@ -42,7 +42,7 @@ def base_fingerprint(manifest: Manifest, base_classes: Sequence[int]) -> str:
     """A hash of all that the base step's checkpoint depends on; equal for runs whose base step is the same.
 
     The rest of the schedule matters only where it decides which images step 0 has: in the partitioned setting. How new
-    classifiers start does not, nor does the method, unless it trains a base step of its own.
+    classifiers start does not, nor does the method, unless it trains a base step of its own or leaves a state at its end.
     """
     tree = to_tree(manifest)
     method, protocol, model = tree["method"], tree["protocol"], tree["model"]
@@ -55,7 +55,9 @@ def base_fingerprint(manifest: Manifest, base_classes: Sequence[int]) -> str:
         "images": {key: protocol[key] for key in (("setting", "schedule", "order") if partitioned else ("setting",))},
         "model": {key: value for key, value in model.items() if key not in ("new_classifier", "unknown_class")},
         "train": tree["train"]["base"],
-        "method": method if method["base_step"] == "own" else {"positive_weight": method["positive_weight"]},
+        "method": method
+        if method["base_step"] == "own" or manifest.method.leaves_state
+        else {"positive_weight": method["positive_weight"]},
     }
     return _hash(decides)
 

@@ -1,19 +1,23 @@
 """The run manifest: every choice of a run as one frozen, typed tree, each field with its meaning.
 
-The defaults here and in `recipe.PAPER` are the paper's settings. Importing this module costs no torch.
+The defaults here and what data sets imply (`config/datasets.py`) are the paper's settings. Importing this module costs no torch.
 """
 
 from __future__ import annotations
 
+import difflib
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from eircli.config.backbones import BACKBONES, BackboneEntry
 from eircli.config.budget import Budget, parse_budget
 from eircli.config.datasets import Dataset
-from eircli.config.methods import Activation, Eir, MemoryKind, MethodConfig, Ssul
-from eircli.config.protocols import Setting
+from eircli.config.memory_kinds import MEMORY_KINDS, MemoryKindEntry
+from eircli.config.methods import Activation, MethodConfig
 from eircli.config.section import Fraction, PositiveInt, Section
+
+Setting = Literal["overlapped", "disjoint", "partitioned"]
 
 
 class Protocol(Section):
@@ -56,8 +60,9 @@ class Data(Section):
 
 
 class Model(Section):
-    backbone: Literal["resnet101", "resnet50", "resnet18", "swin_t", "swin_s", "swin_b", "tiny"] = "resnet101"
-    """The torchvision backbone, or `tiny`: about 250k parameters, output stride 4, for small images."""
+    backbone: str = "resnet101"
+    """A name in the table `BACKBONES` of `config/backbones.py`: torchvision's, or `tiny`: about 250k parameters, output
+    stride 4, for small images."""
     weights: str = "imagenet"
     """Backbone weights at the base step: imagenet (torchvision's V1), none, or a state-dict file."""
     aspp_channels: PositiveInt = 256
@@ -75,6 +80,20 @@ class Model(Section):
     probability shared out among them (MiB); as copies of the unknown class's classifier (SSUL); or at random."""
     unknown_class: bool = False
     """A classifier of what is neither a class nor background, from step 1 on (SSUL)."""
+
+    @field_validator("backbone")
+    @classmethod
+    def _backbone_is_known(cls, name: str) -> str:
+        if name not in BACKBONES:
+            near = difflib.get_close_matches(name, BACKBONES, 1)
+            hint = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(f"{name!r} is unknown; {hint}one of {', '.join(BACKBONES)}")
+        return name
+
+    @property
+    def backbone_entry(self) -> BackboneEntry:
+        """What the table says of the backbone."""
+        return BACKBONES[self.backbone]
 
 
 class Memory(Section):
@@ -221,16 +240,17 @@ class Manifest(Section):
 
     @model_validator(mode="after")
     def _unknown_class_is_there(self) -> Manifest:
-        if isinstance(self.method, Ssul) and not self.model.unknown_class:
-            raise ValueError("method ssul needs model.unknown_class: true")
+        if self.method.learns_unknown_class and not self.model.unknown_class:
+            raise ValueError(f"method {self.method.name} needs model.unknown_class: true")
         if self.model.new_classifier == "unknown" and not self.model.unknown_class:
             raise ValueError("model.new_classifier unknown needs model.unknown_class: true")
         return self
 
     @model_validator(mode="after")
     def _slots_fit(self) -> Manifest:
-        if isinstance(self.method, Eir) and self.method.fusion and self.method.slot > self.data.crop_size:
-            raise ValueError(f"method.slot {self.method.slot} is larger than data.crop_size {self.data.crop_size}")
+        side = self.method.slot_side
+        if side is not None and side > self.data.crop_size:
+            raise ValueError(f"method.slot {side} is larger than data.crop_size {self.data.crop_size}")
         return self
 
     def training(self, step: int) -> StepTraining:
@@ -238,14 +258,15 @@ class Manifest(Section):
         return self.train if step else self.train.base
 
     @property
-    def keeps(self) -> MemoryKind | None:
+    def memory_kind(self) -> MemoryKindEntry | None:
         """What the method keeps of old classes from step to step; None if nothing."""
-        return self.method.keeps
+        return None if self.method.keeps is None else MEMORY_KINDS[self.method.keeps]
 
     @property
     def memory_needs_model(self) -> bool:
         """Whether what is kept depends on the model of the step before, not on its images alone."""
-        return self.keeps == "prototypes" or (self.keeps is not None and self.memory.needs_model)
+        kind = self.memory_kind
+        return kind is not None and (kind.from_model or self.memory.needs_model)
 
     def activation(self, step: int) -> Activation:
         """How the logits of a step's model become predictions."""

@@ -7,13 +7,12 @@ commands which train nothing need no torch.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, get_args
+from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
 from eircli.config.section import Fraction, PositiveFloat, PositiveInt, Section, Weight
 
-MemoryKind = Literal["instances", "images", "prototypes"]
 Activation = Literal["sigmoid", "softmax"]
 
 
@@ -22,10 +21,14 @@ class MethodSettings(Section):
 
     trained_with: ClassVar[Activation] = "sigmoid"
     """The activation of the method's classification loss, and so how its logits become predictions."""
-    implies: ClassVar[Mapping[str, Any]] = {}
+    implies: ClassVar[Mapping[str, object]] = {}
     """What naming the method sets outside its section, unless the recipe does."""
     in_parts: ClassVar[bool] = True
     """Whether a batch's losses are the means of its parts' losses, so that it may be shared out."""
+    learns_unknown_class: ClassVar[bool] = False
+    """Whether the method trains the classifier of what is neither a class nor background (`model.unknown_class`)."""
+    leaves_state: ClassVar[bool] = False
+    """Whether the method leaves a state at a step's end, the base step's too, for its next step (`Method.end`)."""
 
     positive_weight: PositiveFloat | None = None
     """Weight of the positive term of the binary cross-entropy; none is 1."""
@@ -33,8 +36,23 @@ class MethodSettings(Section):
     """The base step is the same for all methods: binary cross-entropy against its labels."""
 
     @property
-    def keeps(self) -> MemoryKind | None:
-        """What the method keeps of old classes from step to step."""
+    def keeps(self) -> str | None:
+        """The kind of memory (a name in `MEMORY_KINDS`) that the method keeps of old classes; None if none."""
+        return None
+
+    @property
+    def replays_samples(self) -> bool:
+        """Whether what the memory holds is also trained on as samples of their own, where its kind has such."""
+        return True
+
+    @property
+    def memory_options(self) -> Mapping[str, float]:
+        """What the method's settings say of how its memory is made, beside the section `memory`."""
+        return {}
+
+    @property
+    def slot_side(self) -> int | None:
+        """Side of the slots that must fit into the crop, pixels; None without slots."""
         return None
 
     def activation(self, step: int) -> Activation:
@@ -96,8 +114,16 @@ class Eir(MethodSettings):
     """Region-specific knowledge distillation (RSKD)."""
 
     @property
-    def keeps(self) -> MemoryKind | None:
+    def keeps(self) -> str | None:
         return "instances" if self.fusion or self.standalone_replay else None
+
+    @property
+    def replays_samples(self) -> bool:
+        return self.standalone_replay
+
+    @property
+    def slot_side(self) -> int | None:
+        return self.slot if self.fusion else None
 
 
 class ImageReplay(MethodSettings):
@@ -114,7 +140,7 @@ class ImageReplay(MethodSettings):
     """Distillation as in EIR; off by default."""
 
     @property
-    def keeps(self) -> MemoryKind | None:
+    def keeps(self) -> str | None:
         return "images"
 
 
@@ -122,7 +148,7 @@ class Lwf(OwnBase):
     """Learning without forgetting (Li & Hoiem, ECCV 2016), per pixel as in MiB's comparison."""
 
     trained_with: ClassVar[Activation] = "softmax"
-    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "random"}}
+    implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "random"}}
     name: Literal["lwf"]
     distill_weight: Weight = 100.0
     """Factor of the distillation loss (MiB's comparison)."""
@@ -139,7 +165,7 @@ class Ilt(Lwf):
 class Mib(Lwf):
     """Modeling the background (Cermelli et al., CVPR 2020)."""
 
-    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "balanced"}}
+    implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "balanced"}}
     name: Literal["mib"]  # type: ignore[assignment]
     distill_weight: Weight = 10.0
     """Factor λ of the unbiased distillation."""
@@ -151,7 +177,7 @@ class Plop(OwnBase):
     """Local POD and entropy-gated pseudo-labels (Douillard et al., CVPR 2021)."""
 
     trained_with: ClassVar[Activation] = "softmax"
-    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "balanced"}}
+    implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "balanced"}}
     name: Literal["plop"]
     pod_weight: Weight = 0.01
     """Factor of local POD on the backbone's stages."""
@@ -177,14 +203,15 @@ class Dkd(OwnBase):
     """Factor of the auxiliary classifier's loss."""
 
     @property
-    def keeps(self) -> MemoryKind | None:
+    def keeps(self) -> str | None:
         return "images" if self.memory else None
 
 
 class Ssul(MethodSettings):
     """SSUL (Cha et al., NeurIPS 2021) as far as it needs no saliency model: frozen features, an unknown class."""
 
-    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "unknown", "unknown_class": True}}
+    implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "unknown", "unknown_class": True}}
+    learns_unknown_class: ClassVar[bool] = True
     name: Literal["ssul"]
     memory: bool = False
     """Store whole images (SSUL-M)."""
@@ -192,14 +219,14 @@ class Ssul(MethodSettings):
     """The least sigmoid of a pseudo-label."""
 
     @property
-    def keeps(self) -> MemoryKind | None:
+    def keeps(self) -> str | None:
         return "images" if self.memory else None
 
 
 class Star(MethodSettings):
     """Prototype replay (Chen et al., NeurIPS 2023)."""
 
-    implies: ClassVar[Mapping[str, Any]] = {"model": {"new_classifier": "random"}}
+    implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "random"}}
     in_parts: ClassVar[bool] = False
     name: Literal["star"]
     maintain_weight: Weight = 5.0
@@ -210,9 +237,16 @@ class Star(MethodSettings):
     """The share of the step's background that earlier steps had already: so much less background is repeated."""
 
     @property
-    def keeps(self) -> MemoryKind | None:
+    def keeps(self) -> str | None:
         return "prototypes"
 
+    @property
+    def memory_options(self) -> Mapping[str, float]:
+        return {"shared_background": self.shared_background}
+
+
+DEFAULT_METHOD = "eir"
+"""The method that this program is about."""
 
 AnyMethod = Finetune | Eir | ImageReplay | Lwf | Ilt | Mib | Plop | Dkd | Ssul | Star
 

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from eircli.common.errors import UserError
 from eircli.common.seeds import derive_seed
 from eircli.common.types import BACKGROUND, IGNORE, UInt8Array
+from eircli.config.manifest import Setting
 from eircli.config.orders import class_order
 
-Setting = Literal["overlapped", "disjoint", "partitioned"]
 Part = Literal["train", "val", "test"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from eircli.common.errors import UserError
 from eircli.config.datasets import DatasetSettings, dataset_settings
 from eircli.config.explain import explain
-from eircli.config.manifest import Manifest
+from eircli.config.manifest import Manifest, StepTraining
 from eircli.config.methods import MethodSettings, method_settings
 from eircli.config.tree import Tree, deep_copy, load_yaml, merge
 
@@ -54,18 +55,22 @@ def _implied(dataset: type[DatasetSettings] | None, method: type[MethodSettings]
     return merge(implied, deep_copy(method.implies)) if method else implied
 
 
-def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Manifest:
-    """The manifest of a recipe file; its name is the file's unless the recipe has one.
+def load_recipe(target: Path, overrides: Sequence[str] = ()) -> Manifest:
+    """The manifest of a recipe file, or of one run of a comparison (`FILE:RUN`); it is named after them unless it has a name.
 
     `like: FILE`, relative to the recipe, takes another recipe for what this one leaves out; another method takes the
     place of that recipe's method whole.
+
+    Raises:
+        UserError: a file that is missing, no recipe, a whole comparison, or like itself; or what `resolve` finds wrong.
     """
-    tree, files = load_yaml(path), [path]
+    tree, targets = _read(target), [target]
+    name = tree.pop("name", target.stem)
     while "like" in tree:
-        files.append(files[-1].parent / str(tree.pop("like")))
-        if len(set(files)) < len(files):
-            raise UserError(f"{path}: like: {files[-1].name} is like this recipe itself")
-        below = load_yaml(files[-1])
+        targets.append(targets[-1].parent / str(tree.pop("like")))
+        if len(set(targets)) < len(targets):
+            raise UserError(f"{target}: like: {targets[-1].name} is like this recipe itself")
+        below = _read(targets[-1])
         below.pop("name", None)
         if _names_another_method(below.get("method"), tree.get("method")):
             del below["method"]
@@ -73,7 +78,49 @@ def load_recipe(path: Path, overrides: Sequence[str] = ()) -> Manifest:
             if isinstance(part, dict):
                 _drop_length(part, given)
         tree = merge(below, tree)
-    return resolve({"name": path.stem, **tree}, overrides, str(path))
+    return resolve({"name": name, **tree}, overrides, str(target))
+
+
+def recipes_in(target: Path) -> list[Path]:
+    """What a target stands for: every run of a comparison as `FILE:RUN`; anything else is itself."""
+    if not target.is_file():
+        return [target]
+    tree = load_yaml(target)
+    return [Path(f"{target}:{run}") for run in _runs(target, tree)] if "runs" in tree else [target]
+
+
+def recipe_file(target: Path) -> tuple[Path, str | None]:
+    """The file of a target, and the run it names where it is `FILE:RUN`."""
+    file, colon, run = str(target).rpartition(":")
+    return (Path(file), run) if colon and not target.exists() else (target, None)
+
+
+def _read(target: Path) -> Tree:
+    """The mapping of a recipe file, or of one run of a comparison, which is named after both."""
+    file, run = recipe_file(target)
+    tree = load_yaml(file)
+    if run is None and "runs" in tree:
+        names = ", ".join(_runs(file, tree))
+        raise UserError(
+            f"{file}: holds several runs; name one, as {file}:RUN, of {names}; eir run-protocol, compare and sweep take all"
+        )
+    if run is None:
+        return tree
+    runs = _runs(file, tree)
+    if run not in runs:
+        near = difflib.get_close_matches(run, runs, 1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise UserError(f"{file}: has no run {run}; {hint}it has {', '.join(runs)}")
+    common = {key: value for key, value in tree.items() if key != "runs"}
+    return {"name": f"{file.stem}-{run}", **merge(common, runs[run])}
+
+
+def _runs(file: Path, tree: Tree) -> dict[str, Tree]:
+    """The runs of a comparison: name → what it changes."""
+    runs = tree.get("runs", {})
+    if not isinstance(runs, dict) or not all(isinstance(changes, dict | None) for changes in runs.values()):
+        raise UserError(f"{file}: runs: must map the name of every run to its settings")
+    return {str(run): changes or {} for run, changes in runs.items()}
 
 
 def _base(tree: Tree) -> Any:
@@ -122,7 +169,7 @@ def _fill_base(tree: Tree) -> None:
         return
     base = train.get("base", {})
     if isinstance(base, Mapping):
-        inherited = {k: v for k, v in train.items() if k != "base"}
+        inherited = {k: v for k, v in train.items() if k in StepTraining.model_fields}  # what is unknown is said of `train` alone
         if any(base.get(key) is not None for key in LENGTHS):
             inherited = {k: v for k, v in inherited.items() if k not in LENGTHS}
         train["base"] = inherited | dict(base)

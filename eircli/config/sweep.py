@@ -12,7 +12,7 @@ import yaml
 
 from eircli.common.errors import UserError
 from eircli.config.fingerprint import differing_keys
-from eircli.config.recipe import load_recipe
+from eircli.config.recipe import load_recipe, recipe_file
 from eircli.config.tree import load_yaml
 
 Variant = list[str]
@@ -42,7 +42,7 @@ def variants(recipe: Path, grids: Sequence[str], overrides: Sequence[str]) -> li
 
     A combination that changes nothing is the recipe itself, under its own name and in its own run directory.
     """
-    if recipe.is_dir() or "steps" in load_yaml(recipe):
+    if recipe.is_dir() or "steps" in load_yaml(recipe_file(recipe)[0]):
         raise UserError(f"{recipe}: is a run, which has its settings already; give eir sweep a recipe")
     parsed = [parse_grid(grid) for grid in grids]
     plain = load_recipe(recipe, overrides)

@@ -22,6 +22,11 @@ CLASSES = tuple(
 )
 
 
+def class_names(config: Ade20k) -> tuple[str, ...]:
+    """The 150 classes."""
+    return CLASSES
+
+
 def ade20k(config: Ade20k) -> DataSet:
     """The training and validation splits; label id 0, "other objects", is background."""
     if not config.root.is_dir():

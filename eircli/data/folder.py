@@ -12,15 +12,23 @@ from eircli.config.datasets import Folder
 from eircli.data.files import pair_files, read_lines
 
 
+def class_names(config: Folder) -> tuple[str, ...]:
+    """The classes that the settings pick, or else all of the folder's.
+
+    Raises:
+        UserError: there is no folder to ask.
+    """
+    return config.classes or _names_in_folder(config)
+
+
 def folder(config: Folder) -> DataSet:
-    """The two splits of a folder; line k of classes.txt names class id k, 0 is background, 255 ignore."""
-    root = config.root
-    if not root.is_dir():
-        raise UserError(f"dataset.root: {root} is no folder; set it with --set dataset.root=…")
-    names = read_lines(root / "classes.txt")
-    if not 1 <= len(names) <= 254 or len(set(names)) < len(names):
-        raise UserError(f"{root / 'classes.txt'}: needs 1 to 254 different names, a line each")
-    classes, table = tuple(names), None
+    """The two splits of a folder; line k of classes.txt names class id k, 0 is background, 255 ignore.
+
+    Raises:
+        UserError: a folder or file that is missing, unpaired, or unreadable; or a class that is not there.
+    """
+    root, names = config.root, _names_in_folder(config)
+    classes, table = names, None
     if config.classes is not None:
         classes = config.classes
         table = np.zeros(256, np.uint8)
@@ -39,3 +47,13 @@ def folder(config: Folder) -> DataSet:
         for split in (config.train_split, config.val_split)
     )
     return DataSet(classes, train, val)
+
+
+def _names_in_folder(config: Folder) -> tuple[str, ...]:
+    if not config.root.is_dir():
+        raise UserError(f"dataset.root: {config.root} is no folder; set it with --set dataset.root=…")
+    path = config.root / "classes.txt"
+    names = read_lines(path)
+    if not 1 <= len(names) <= 254 or len(set(names)) < len(names):
+        raise UserError(f"{path}: needs 1 to 254 different names, a line each")
+    return tuple(names)

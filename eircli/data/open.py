@@ -1,23 +1,44 @@
-"""From a manifest's `dataset` section to the data set."""
+"""The table of data sets: from a manifest's `dataset` section to class names and splits."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
 from eircli.common.types import DataSet
-from eircli.config.datasets import Ade20k, Dataset, Folder, Voc
-from eircli.data.ade20k import ade20k
-from eircli.data.folder import folder
-from eircli.data.shapes import shapes
-from eircli.data.voc import voc
+from eircli.config.datasets import AnyDataset
+from eircli.data import ade20k, folder, shapes, voc
 
 
-def open_dataset(config: Dataset) -> DataSet:
-    """The data set that a `dataset` section names."""
-    match config:
-        case Voc():
-            return voc(config)
-        case Ade20k():
-            return ade20k(config)
-        case Folder():
-            return folder(config)
-        case _:
-            return shapes(config)
+class Opener(NamedTuple):
+    """How a kind of data set is opened."""
+
+    dataset: Callable[[Any], DataSet]
+    class_names: Callable[[Any], tuple[str, ...]]
+    """The names of its classes, reading as little as possible."""
+
+
+OPENERS = {
+    "voc": Opener(voc.voc, voc.class_names),
+    "ade20k": Opener(ade20k.ade20k, ade20k.class_names),
+    "folder": Opener(folder.folder, folder.class_names),
+    "shapes": Opener(shapes.shapes, shapes.class_names),
+}
+
+
+def open_dataset(config: AnyDataset) -> DataSet:
+    """The data set that a `dataset` section names.
+
+    Raises:
+        UserError: it is not there, or not as its kind wants it.
+    """
+    return OPENERS[config.kind].dataset(config)
+
+
+def class_names(config: AnyDataset) -> tuple[str, ...]:
+    """The names of its classes: class id k at position k - 1. Of most kinds they are known without the data.
+
+    Raises:
+        UserError: the data is needed for it, and not there.
+    """
+    return OPENERS[config.kind].class_names(config)

@@ -22,8 +22,12 @@ def size_at(size: Size, side: int | None) -> Size:
 
 def resize_short_side(sample: Sample, side: int) -> Sample:
     """Resize so that the short side is `side` pixels: the image bilinear with antialiasing, the label nearest."""
-    image = _resize(sample.image, side, Image.Resampling.BILINEAR)
-    return Sample(image, resize_label(sample.label, side))
+    return Sample(resize_image(sample.image, side), resize_label(sample.label, side))
+
+
+def resize_image(image: UInt8Array, side: int) -> UInt8Array:
+    """An image [H, W, 3] at the short side `side`, bilinear with antialiasing."""
+    return _resize(image, side, Image.Resampling.BILINEAR)
 
 
 def resize_label(label: UInt8Array, side: int | None) -> UInt8Array:

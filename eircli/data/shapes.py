@@ -35,8 +35,8 @@ CLASSES = (
 )  # fmt: skip
 
 
-def shapes(config: Shapes) -> DataSet:
-    """Training images in groups, each about its own classes, and validation images of all classes alike.
+def class_names(config: Shapes) -> tuple[str, ...]:
+    """The first of the classes, as many as the groups are about.
 
     Raises:
         UserError: more classes than there are.
@@ -44,7 +44,16 @@ def shapes(config: Shapes) -> DataSet:
     count = sum(config.groups)
     if count > len(CLASSES):
         raise UserError(f"dataset.groups: asks for {count} classes, there are {len(CLASSES)}")
-    return DataSet(CLASSES[:count], ShapesSplit(config, "train"), ShapesSplit(config, "val"))
+    return CLASSES[:count]
+
+
+def shapes(config: Shapes) -> DataSet:
+    """Training images in groups, each about its own classes, and validation images of all classes alike.
+
+    Raises:
+        UserError: more classes than there are.
+    """
+    return DataSet(class_names(config), ShapesSplit(config, "train"), ShapesSplit(config, "val"))
 
 
 class ShapesSplit:

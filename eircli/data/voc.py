@@ -30,6 +30,11 @@ class IndexedSplit(FileSplit):
         return hashlib.sha256(repr((self.ids, self.listed)).encode()).hexdigest()
 
 
+def class_names(config: Voc) -> tuple[str, ...]:
+    """The 20 classes."""
+    return CLASSES
+
+
 def voc(config: Voc) -> DataSet:
     """The devkit's train and val splits.
 

@@ -12,7 +12,7 @@ from eircli.common.types import Batch
 Mark = float | torch.cuda.Event
 
 
-class Feed:
+class DataTimer:
     """Iterates over batches, and takes the time that the device waits for them.
 
     A CUDA device waits from the end of its work on one batch to the arrival of the next. (The host's own waiting says little:

@@ -10,7 +10,7 @@ import torch
 from eircli.common.errors import UserError
 from eircli.common.torchrun_env import launched
 from eircli.config.manifest import Runtime
-from eircli.engine.distributed import count
+from eircli.engine.distributed import world_size
 
 
 class Compute(NamedTuple):
@@ -40,7 +40,7 @@ def choose_compute(config: Runtime) -> Compute:
         raise UserError(f"runtime.device: '{config.device}' is no device; give auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UserError("runtime.device: no CUDA device is available here; give --device cpu or auto")
-    if device.type == "cuda" and count() > 1:
+    if device.type == "cuda" and world_size() > 1:
         device = _own_gpu(config.device)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"runtime.device: there is no {device}; the last one is cuda:{torch.cuda.device_count() - 1}")

@@ -1,6 +1,6 @@
 """The processes of a command: who this one is, and what they tell each other. Of one process all of it is the identity.
 
-torchrun starts them and `joined` makes them one group. Plain data and tensors on the CPU travel by gloo, tensors on a GPU
+torchrun starts them and `process_group` makes them one group. Plain data and tensors on the CPU travel by gloo, tensors on a GPU
 by NCCL. All processes must come by the same calls in the same order, so what they do next is never decided by one alone.
 """
 
@@ -28,60 +28,60 @@ PATIENCE = timedelta(days=7)
 """How long a process waits for another that is alive: one may wait for a base step which another run is training."""
 
 
-def count() -> int:
+def world_size() -> int:
     """How many processes there are."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
     """This process's number, from 0."""
-    return dist.get_rank() if count() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
-def is_main() -> bool:
+def is_main_process() -> bool:
     """Whether this process is the one that writes files."""
     return rank() == 0
 
 
-def summed(tensor: Tensor) -> Tensor:
+def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The sum of all processes' tensors, bit for bit the same in all of them."""
-    if count() == 1:
+    if world_size() == 1:
         return tensor
     total = tensor.detach().clone(memory_format=torch.contiguous_format)
     dist.all_reduce(total)
     return total
 
 
-def any_of(*flags: bool) -> list[bool]:
+def any_process(*flags: bool) -> list[bool]:
     """For each flag, whether it is set in any process."""
-    return [number > 0 for number in summed(torch.tensor(flags, dtype=torch.int32)).tolist()]
+    return [number > 0 for number in all_reduce_sum(torch.tensor(flags, dtype=torch.int32)).tolist()]
 
 
-def from_main(find: Callable[[], T]) -> T:
+def broadcast_from_main(find: Callable[[], T]) -> T:
     """What `find` returns in the main process, which alone calls it while the others wait."""
-    if count() == 1:
+    if world_size() == 1:
         return find()
-    box: list[Any] = [find() if is_main() else None]
+    box: list[Any] = [find() if is_main_process() else None]
     dist.broadcast_object_list(box)
     return cast(T, box[0])
 
 
-def own_share(total: int) -> range:
+def shard(total: int) -> range:
     """Which of 0..total-1 are this process's: every one is exactly one process's."""
-    return range(rank(), total, count())
+    return range(rank(), total, world_size())
 
 
-def collected(mine: list[T]) -> list[T]:
-    """The items of all processes, each of which has found those of its `own_share`, in order."""
-    if count() == 1:
+def gather_shards(mine: list[T]) -> list[T]:
+    """The items of all processes, each of which has found those of its `shard`, in order."""
+    if world_size() == 1:
         return mine
-    shares: list[Any] = [None] * count()
+    shares: list[Any] = [None] * world_size()
     dist.all_gather_object(shares, mine)
-    return [shares[position % count()][position // count()] for position in range(sum(map(len, shares)))]
+    return [shares[position % world_size()][position // world_size()] for position in range(sum(map(len, shares)))]
 
 
 @contextmanager
-def joined(here: Launch) -> Iterator[None]:
+def process_group(here: Launch) -> Iterator[None]:
     """Join the group of torchrun's processes for the time of the block.
 
     Raises:
@@ -100,7 +100,7 @@ def joined(here: Launch) -> Iterator[None]:
         yield
     except SystemExit as end:
         if not end.code:
-            any_of(False)  # who leaves early closes connections that others may still read from
+            any_process(False)  # who leaves early closes connections that others may still read from
         dist.destroy_process_group()
         raise
     except Exception as error:

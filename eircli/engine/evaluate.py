@@ -10,7 +10,7 @@ from torch import Tensor
 
 from eircli.common.progress import progress
 from eircli.engine.device import Compute
-from eircli.engine.distributed import summed
+from eircli.engine.distributed import all_reduce_sum
 from eircli.engine.metrics import Confusion, confusion_matrix
 
 
@@ -37,4 +37,4 @@ def evaluate(
                 predicted = predict(images.to(compute.device, non_blocking=True), labels.shape[1:])
             total += confusion_matrix(labels.to(compute.device), predicted, channels)
             reporter.advance(len(images))
-    return np.asarray(summed(total).cpu().numpy())
+    return np.asarray(all_reduce_sum(total).cpu().numpy())

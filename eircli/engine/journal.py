@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eircli.common.io import write_text
-from eircli.engine.distributed import is_main
+from eircli.engine.distributed import is_main_process
 
 
 class Journal:
@@ -16,14 +16,14 @@ class Journal:
 
     def __init__(self, path: Path, iteration: int) -> None:
         self.path = path
-        if not is_main():
+        if not is_main_process():
             return
         kept = [line for line in _whole_lines(path) if json.loads(line)["iteration"] <= iteration]
         write_text(path, "".join(kept))
 
     def write(self, **entry: Any) -> None:
         """Append one entry."""
-        if not is_main():
+        if not is_main_process():
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 import torch
@@ -16,7 +16,14 @@ Absent = Literal["zero", "skip"]
 
 
 def confusion_matrix(truth: Tensor, prediction: Tensor, channels: int) -> Tensor:
-    """int64 [K, K], rows truth: pixel counts of two uint8 maps of one shape, pixels with truth 255 left out."""
+    """Pixel counts by true and predicted channel.
+
+    Args:
+        truth, prediction: uint8 maps of one shape; pixels with truth 255 are left out.
+
+    Returns:
+        int64 [K, K], rows truth.
+    """
     valid = truth != IGNORE
     pairs = truth[valid].long() * channels + prediction[valid].long()
     return torch.bincount(pairs, minlength=channels**2).view(channels, channels)
@@ -28,30 +35,6 @@ def iou(confusion: Confusion, absent: Absent) -> list[float | None]:
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
     fallback = 0.0 if absent == "zero" else None
     return [100 * int(h) / int(u) if u else fallback for h, u in zip(hits, union, strict=True)]
-
-
-class Summary(NamedTuple):
-    """Mean IoUs. `new` and `harmonic` are None in the base step."""
-
-    old: float | None
-    """Over background and the base step's classes."""
-    new: float | None
-    """Over the classes learned later."""
-    all: float | None
-    harmonic: float | None
-
-
-def summary(ious: list[float | None], base_count: int) -> Summary:
-    """The figures the field reports, of the IoUs of background, `base_count` base classes, and later ones."""
-    old, new = mean(ious[: 1 + base_count]), mean(ious[1 + base_count :])
-    harmonic = None if old is None or new is None else 2 * old * new / (old + new) if old + new else 0.0
-    return Summary(old, new, mean(ious), harmonic)
-
-
-def mean(values: list[float | None]) -> float | None:
-    """The mean of the values that are there; None of none."""
-    there = [value for value in values if value is not None]
-    return sum(there) / len(there) if there else None
 
 
 def taken_by_background(confusion: Confusion, channels: list[int]) -> float | None:

@@ -13,7 +13,7 @@ from torch.autograd import Function
 from torch.nn.parallel import DistributedDataParallel
 
 from eircli.common.types import Batch
-from eircli.engine.distributed import count, summed
+from eircli.engine.distributed import all_reduce_sum, world_size
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 Losses = dict[str, Tensor]
@@ -22,7 +22,7 @@ Losses = dict[str, Tensor]
 class Objective(Protocol[ModelT]):  # type: ignore[misc]
     """What the loop asks of a method."""
 
-    def counted(self, batch: Batch) -> Tensor: ...
+    def counted_pixels(self, batch: Batch) -> Tensor: ...
 
     def prepare(self, batch: Batch) -> Batch: ...
 
@@ -52,7 +52,7 @@ def build_learner(model: ModelT, objective: Objective[ModelT], partly_unused: bo
         partly_unused: parameters may get no gradient; looked for in every iteration, which costs time.
     """
     learner = Learner(model, objective)
-    if count() == 1:
+    if world_size() == 1:
         return learner
     _synchronize_batchnorm(model)
     # A 1×1 convolution's weights have the same bytes in either memory layout; a gradient in the other one is no matter.
@@ -111,7 +111,7 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
         centred = maps - mean.view(1, -1, 1, 1)
         variance = _process_mean(centred.square().mean(dim=(0, 2, 3)))
         with torch.no_grad():
-            number = count() * maps.numel() // maps.shape[1]
+            number = world_size() * maps.numel() // maps.shape[1]
             assert self.running_mean is not None
             assert self.running_var is not None
             assert self.num_batches_tracked is not None
@@ -128,11 +128,11 @@ class _ProcessMean(Function):
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
-        return summed(tensor) / count()
+        return all_reduce_sum(tensor) / world_size()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        return summed(gradients[0]) / count()
+        return all_reduce_sum(gradients[0]) / world_size()
 
 
 def _process_mean(tensor: Tensor) -> Tensor:

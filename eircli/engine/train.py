@@ -16,9 +16,9 @@ from eircli.common.errors import RunFailed
 from eircli.common.progress import progress
 from eircli.common.seeds import derive_seed
 from eircli.common.types import Batch
-from eircli.engine.data_timer import Feed
+from eircli.engine.data_timer import DataTimer
 from eircli.engine.device import Compute
-from eircli.engine.distributed import any_of, count, from_main, is_main, rank, summed
+from eircli.engine.distributed import all_reduce_sum, any_process, broadcast_from_main, is_main_process, rank, world_size
 from eircli.engine.interrupt import deferred_interrupt
 from eircli.engine.journal import Journal
 from eircli.engine.parallel import Losses, ModelT, Objective, build_learner, gradients_kept
@@ -70,7 +70,7 @@ class Plan:
     @property
     def rows(self) -> range:
         """Which samples of a batch are this process's."""
-        own = self.batch_size // count()
+        own = self.batch_size // world_size()
         return range(rank() * own, (rank() + 1) * own)
 
 
@@ -88,7 +88,7 @@ def fit(
         RunFailed: a loss is no longer finite; what was saved before stays.
         KeyboardInterrupt: the user asked to stop; the state has been saved.
     """
-    feed = Feed(batches, plan.compute.device)
+    feed = DataTimer(batches, plan.compute.device)
     learner = build_learner(state.model, objective, plan.partly_unused)
     log = _Log(plan, state.iteration, journal)
     saved = time.monotonic()
@@ -100,12 +100,12 @@ def fit(
             log.add(train_step(state, objective, learner, batch, plan))
             last = state.iteration == plan.iterations
             # Clocks and signals differ between the processes, and all of them must do the same.
-            asked, time_to_save = any_of(interrupt.asked, is_main() and _save_is_due(state.iteration, saved, plan))
+            asked, time_to_save = any_process(interrupt.asked, is_main_process() and _save_is_due(state.iteration, saved, plan))
             due = not last and (asked or time_to_save)
             if last or due or state.iteration % plan.log_every == 0:
                 log.flush(state, feed)
             if due:
-                from_main(lambda: save(state))
+                broadcast_from_main(lambda: save(state))
                 saved = time.monotonic()
             if asked and not last:
                 raise KeyboardInterrupt
@@ -141,13 +141,13 @@ def train_step(state: TrainState[ModelT], objective: Objective[ModelT], learner:
 def _parts(objective: Objective[ModelT], batch: Batch, plan: Plan) -> list[Batch]:
     """The micro-batches of this process's part of a batch: each knows its place in the whole, and what the mean of the
     parts' losses must divide by to be the loss of the whole."""
-    parts = count() * plan.accumulate
+    parts = world_size() * plan.accumulate
     if parts == 1:
         return [batch]
     size = plan.batch_size // parts
-    counted = summed(objective.counted(batch).sum()) / parts
+    pixel_count = all_reduce_sum(objective.counted_pixels(batch).sum()) / parts
     return [
-        batch.cut(slice(start, start + size)).with_(part=(plan.rows.start + start, plan.batch_size), counted=counted)
+        batch.cut(slice(start, start + size)).with_(part=(plan.rows.start + start, plan.batch_size), pixel_count=pixel_count)
         for start in range(0, len(plan.rows), size)
     ]
 
@@ -182,11 +182,11 @@ class _Log:
         for name, loss in losses.items():
             self.sums[name] = self.sums[name] + loss if name in self.sums else loss
 
-    def flush(self, state: TrainState[Any], feed: Feed) -> None:
+    def flush(self, state: TrainState[Any], feed: DataTimer) -> None:
         iterations = state.iteration - self.since
         if iterations == 0:
             return
-        totals = summed(torch.stack(list(self.sums.values()))) / count()
+        totals = all_reduce_sum(torch.stack(list(self.sums.values()))) / world_size()
         means = dict(zip(self.sums, (totals / iterations).tolist(), strict=True))
         if broken := [name for name, mean in means.items() if not -float("inf") < mean < float("inf")]:
             raise RunFailed(

@@ -16,7 +16,7 @@ import io
 import shutil
 import tempfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import IO, Any, Literal, NamedTuple
@@ -52,7 +52,6 @@ CLASSES = np.dtype([("class_id", "u1"), ("first", "u8"), ("count", "u8")])
 LAYOUT_ROOM = 1 << 16
 """Bytes that must be free on the disk before HDF5 lays out a bank; it needs fewer."""
 
-Kind = Literal["instances", "images"]
 Encoding = Literal["jpeg", "png"]
 
 
@@ -182,7 +181,7 @@ class Bank:
         return self._parts[name]
 
 
-def write_bank(path: Path, records: Iterable[Record], facts: dict[str, int | str]) -> None:
+def write_bank(path: Path, records: Iterable[Record], facts: Mapping[str, int | str]) -> None:
     """Write a bank atomically, holding one record at a time; `facts` become attributes of the file.
 
     Args:

@@ -6,7 +6,7 @@ sphere, ε ~ N(0, noise²) per channel, at a length ~ N(norm_mean, norm_std²).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -89,7 +89,7 @@ def sample(prototypes: Prototypes, counts: Tensor, generator: torch.Generator) -
     return drawn * (prototypes.norm_mean.cpu()[which, None] + length)
 
 
-def write_prototypes(path: Path, prototypes: Prototypes, facts: dict[str, int | str]) -> None:
+def write_prototypes(path: Path, prototypes: Prototypes, facts: Mapping[str, int | str]) -> None:
     """Write prototypes to an HDF5 file atomically."""
     with atomic_write(path) as target, h5py.File(target, "w", libver="v110") as file:
         file.attrs["eir_prototypes_schema"] = SCHEMA

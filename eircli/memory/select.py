@@ -12,6 +12,15 @@ from numpy.typing import NDArray
 ClassT = TypeVar("ClassT", bound=Hashable)
 
 
+class Score(NamedTuple):
+    """What a model makes of a candidate."""
+
+    confidence: float
+    """The mean probability of the candidate's class over its pixels."""
+    feature: NDArray[np.float32]
+    """float [C], of length 1: the mean feature over its pixels."""
+
+
 class Pool(NamedTuple):
     """What the rules know of one class's candidates. Rules that need no model find no confidence and no features."""
 

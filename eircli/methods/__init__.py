@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from eircli.config.methods import MethodConfig
-from eircli.methods.base import Context, Method
+from eircli.methods.base import CalibrationPass, Context, Method, MethodState
 from eircli.methods.dkd import Dkd
 from eircli.methods.eir import Eir
 from eircli.methods.finetune import Finetune
@@ -15,6 +15,7 @@ from eircli.methods.mib import Mib
 from eircli.methods.plop import Plop
 from eircli.methods.ssul import Ssul
 from eircli.methods.star import Star
+from eircli.model.deeplab import DeepLab
 
 METHODS: dict[str, Callable[[Any, Context], Method]] = {
     "finetune": Finetune,
@@ -31,7 +32,18 @@ METHODS: dict[str, Callable[[Any, Context], Method]] = {
 
 
 def build_method(config: MethodConfig, context: Context) -> Method:
-    """The method that a manifest's `method` section names, for one step; in a shared base step always the same one."""
-    if context.teacher is None and config.base_step == "shared":
-        return Finetune(config, context)
-    return METHODS[config.name](config, context)
+    """The method that a manifest's `method` section names, for one step; a shared base step always learns the same way."""
+    if context.teacher is not None or config.base_step == "own":
+        return METHODS[config.name](config, context)
+    return EndsAs(METHODS[config.name](config, context), config, context) if config.leaves_state else Finetune(config, context)
+
+
+class EndsAs(Finetune):
+    """The shared base step of a method that leaves a state: it learns like every other, and ends as the method does."""
+
+    def __init__(self, method: Method, config: MethodConfig, context: Context) -> None:
+        super().__init__(config, context)
+        self.method = method
+
+    def end(self, model: DeepLab, calibration: CalibrationPass) -> MethodState:
+        return self.method.end(model, calibration)

@@ -1,20 +1,23 @@
-"""What a method is: three hooks around the training loop, and what it is told about its step."""
+"""What a method is: four hooks around the training loop, and what it is told about its step."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from eircli.common.types import IGNORE, Batch
-from eircli.memory.prototypes import Prototypes
-from eircli.memory.replay import Instances
+from eircli.methods.pixel_mean import PixelMean
 from eircli.model.deeplab import DeepLab
 
-Survey = Callable[[], Iterable[Batch]]
+CalibrationPass = Callable[[], Iterable[Batch]]
 """Starts a pass over the step's samples: batches on the training device, the same ones every time."""
+
+MethodState = Mapping[str, Any]
+"""What a method leaves at the end of a step: tensors and plain data."""
 
 
 @dataclass(frozen=True)
@@ -25,10 +28,10 @@ class Context:
     new: int
     teacher: DeepLab | None
     """The frozen model after the step before; none in the base step."""
-    instances: Instances | None = None
-    """The bank of instances, decoded, on the training device if it is not too large; none if the method keeps none."""
-    prototypes: Prototypes | None = None
-    """The old classes' prototypes on the training device, ordered by channel; none if the method keeps none."""
+    memory: object | None = None
+    """What the method's kind of memory gives a step (`MemoryKind.for_step`), such as decoded instances; none if it keeps none."""
+    state: MethodState = field(default_factory=dict)
+    """What the method left at the end of the step before, on the CPU; empty if nothing."""
     compiled: bool = False
     """Whether losses that can be compiled are (`runtime.compile`)."""
     per_epoch: float = 1.0
@@ -38,13 +41,9 @@ class Context:
 class Method(ABC):
     """A continual-learning method. The loop owns the optimizer; a method only says what is to be minimised."""
 
-    def begin(self, model: DeepLab, survey: Survey) -> None:
+    def begin(self, model: DeepLab, calibration: CalibrationPass) -> None:
         """Called before the step's first batch, and again when a run goes on."""
         return
-
-    def counted(self, batch: Batch) -> Tensor:
-        """bool [N, H, W]: the pixels over which the losses of a batch, once prepared, take their means."""
-        return batch.labels != IGNORE
 
     @abstractmethod
     def prepare(self, batch: Batch) -> Batch:
@@ -55,5 +54,22 @@ class Method(ABC):
         """Named scalar losses of a prepared batch; the loop minimises their sum.
 
         A batch may be a part of a larger one (`Batch.part`). Unless the settings say otherwise (`in_parts`), the mean of the
-        parts' losses is the loss of the whole: means over pixels divide by `Batch.counted`.
+        parts' losses is the loss of the whole: means over pixels are taken by `pixel_mean`.
         """
+
+    def end(self, model: DeepLab, calibration: CalibrationPass) -> MethodState:
+        """Called with the trained model after the step's last batch, by all processes.
+
+        Returns:
+            What the method's next step is told (`Context.state`), saved with the checkpoint: tensors on any device and plain
+            data. A method whose settings say `leaves_state` is asked after the base step too.
+        """
+        return {}
+
+    def counted_pixels(self, batch: Batch) -> Tensor:
+        """bool [N, H, W]: the pixels of a batch, prepared or not, over which the losses take their means."""
+        return batch.labels != IGNORE
+
+    def pixel_mean(self, batch: Batch) -> PixelMean:
+        """What takes the means over a batch's counted pixels."""
+        return PixelMean(self.counted_pixels(batch), batch.pixel_count)

@@ -21,15 +21,19 @@ class DistilledReplay(Method):
         self.context, self.teacher = context, context.teacher
         self.distill, self.threshold, self.positive_weight = config.distill, config.threshold, config.positive_weight
 
-    def completed(self, labels: Tensor, seen: Tensor) -> Tensor:
-        """Labels uint8 [N, H, W] with the pseudo-labels of the old model, of its logits [N, 1 + old, h, w]."""
-        return pseudo_labels(labels, *best_channels(seen, labels.shape[1:]), self.threshold)
+    def completed(self, labels: Tensor, teacher_logits: Tensor) -> Tensor:
+        """Labels uint8 [N, H, W] → the same with the pseudo-labels of the old model, of its logits [N, 1 + old, h, w]."""
+        return pseudo_labels(labels, *best_channels(teacher_logits, labels.shape[1:]), self.threshold)
 
-    def with_teacher(self, batch: Batch, seen: Tensor | None = None) -> Batch:
-        """A batch with what is to be distilled, if anything; `seen` are the logits on its images where they are known."""
+    def with_teacher(self, batch: Batch, teacher_logits: Tensor | None = None) -> Batch:
+        """A batch with what is to be distilled, if anything.
+
+        Args:
+            teacher_logits: [N, 1 + old, h, w] of the old model on the batch's images, where they are known.
+        """
         if not self.distill.is_on:
             return batch
-        logits = self.teacher(batch.images) if seen is None else seen
+        logits = self.teacher(batch.images) if teacher_logits is None else teacher_logits
         return batch.with_(teacher_logits=logits, region=region_of(batch.labels, self.context.old, self.distill))
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
@@ -40,7 +44,7 @@ class DistilledReplay(Method):
             batch.teacher_logits,
             batch.region,
             self.positive_weight,
-            batch.counted,
+            self.pixel_mean(batch),
             self.context.compiled,
         )
         return {"bce": bce} if batch.teacher_logits is None else {"bce": bce, "rskd": self.distill.weight * rskd}

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, softplus
 
-from eircli.common.types import IGNORE, Batch
+from eircli.common.types import Batch
 from eircli.config import methods as method_settings
 from eircli.methods.base import Context, Method
-from eircli.methods.losses import imitation_bce, masked_mean, new_classes_bce
+from eircli.methods.losses import imitation_bce, new_classes_bce
 from eircli.model.deeplab import DeepLab, upsample
 
 
@@ -35,21 +35,19 @@ class Dkd(Method):
         return batch.with_(images=images, teacher_logits=teacher.classify(features), teacher_features=parts)
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
-        config, old, valid = self.config, self.context.old, batch.labels != IGNORE
+        config, old, mean, size = self.config, self.context.old, self.pixel_mean(batch), batch.labels.shape[1:]
         features = model.features(batch.images)
-        logits = upsample(model.classify(features), batch.labels.shape[1:])
+        logits = upsample(model.classify(features), size)
         losses = {
-            "mbce": new_classes_bce(logits[:, 1 + old :], batch.labels, old, config.positive_weight, batch.counted),
-            "ac": config.auxiliary_weight * masked_mean(softplus(logits[:, 0]), valid, batch.counted),
+            "mbce": mean(new_classes_bce(logits[:, 1 + old :], batch.labels, old, config.positive_weight)),
+            "ac": config.auxiliary_weight * mean(softplus(logits[:, 0])),
         }
         if batch.teacher_logits is not None:
-            losses["kd"] = config.distill_weight * imitation_bce(
-                logits[:, 1 : 1 + old], upsample(batch.teacher_logits[:, 1:], valid.shape[1:]), valid, batch.counted
-            )
+            theirs = upsample(batch.teacher_logits[:, 1:], size)
+            losses["kd"] = config.distill_weight * mean(imitation_bce(logits[:, 1 : 1 + old], theirs))
             pairs = zip(decomposed(model, features, old), batch.teacher_features, strict=True)
             for name, (ours, theirs) in zip(("dkd+", "dkd-"), pairs, strict=True):
-                everywhere = torch.ones_like(ours[:, 0], dtype=torch.bool)
-                losses[name] = config.decomposed_weight * imitation_bce(ours.float(), theirs.float(), everywhere)
+                losses[name] = config.decomposed_weight * imitation_bce(ours.float(), theirs.float()).mean()
         return losses
 
 

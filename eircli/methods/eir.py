@@ -21,16 +21,16 @@ class Eir(DistilledReplay):
 
     def prepare(self, batch: Batch) -> Batch:
         images, config = batch.images, self.config
-        seen = self.teacher(images) if config.pseudo_labels else None
-        combined = batch.labels if seen is None else self.completed(batch.labels, seen)
+        teacher_logits = self.teacher(images) if config.pseudo_labels else None
+        combined = batch.labels if teacher_logits is None else self.completed(batch.labels, teacher_logits)
         if not config.fusion:
-            return self.with_teacher(batch.with_(images=images.float(), targets=replay.one_hot(combined)), seen)
+            return self.with_teacher(batch.with_(images=images.float(), targets=replay.one_hot(combined)), teacher_logits)
         mixed, targets = self._fuse(images, batch, combined)
         return self.with_teacher(batch.with_(images=mixed, targets=targets))
 
     def _fuse(self, images: Tensor, batch: Batch, combined: Tensor) -> tuple[Tensor, SoftLabels]:
-        config, instances = self.config, self.context.instances
-        assert instances is not None
+        config, instances = self.config, self.context.memory
+        assert isinstance(instances, replay.Instances)
         beta = config.mixup_beta if config.paste == "mixup" else None
         # Drawn for the whole batch of which this may be a part: however it is shared out, an image meets the same draws.
         first, size = batch.part or (0, len(images))

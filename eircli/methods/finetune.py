@@ -27,7 +27,7 @@ class Finetune(Method):
             model(batch.images),
             batch.targets,
             positive_weight=self.config.positive_weight,
-            counted=batch.counted,
+            mean=self.pixel_mean(batch),
             compiled=self.compiled,
         )
         return {"bce": bce}

@@ -23,19 +23,18 @@ class ImageReplay(DistilledReplay):
         super().__init__(config, context)
         self.config = config
 
-    def counted(self, batch: Batch) -> Tensor:
-        """Not the background of stored images, where that is ignored."""
-        counted = super().counted(batch)
-        stored = batch.replayed.view(-1, 1, 1)
+    def counted_pixels(self, batch: Batch) -> Tensor:
+        """Not the background of stored images, where that is ignored: bool [N, H, W]."""
+        counted, stored = super().counted_pixels(batch), batch.replayed.view(-1, 1, 1)
         return counted & ~(stored & (batch.labels == BACKGROUND)) if self.config.missing == "ignore" else counted
 
     def prepare(self, batch: Batch) -> Batch:
         images, labels, stored = batch.images.float(), batch.labels, batch.replayed.view(-1, 1, 1)
         completes = self.config.pseudo_labels or self.config.missing == "pseudo-labels"
-        seen = self.teacher(images) if completes else None
-        completed = labels if seen is None else self.completed(labels, seen)
+        teacher_logits = self.teacher(images) if completes else None
+        completed = labels if teacher_logits is None else self.completed(labels, teacher_logits)
         ignored = torch.where(labels == BACKGROUND, IGNORE, labels)
         of_stored = {"pseudo-labels": completed, "ignore": ignored, "background": labels}[self.config.missing]
         of_new = completed if self.config.pseudo_labels else labels
         targets = one_hot(torch.where(stored, of_stored, of_new))
-        return self.with_teacher(batch.with_(images=images, targets=targets), seen)
+        return self.with_teacher(batch.with_(images=images, targets=targets), teacher_logits)

@@ -1,4 +1,4 @@
-"""The losses that several methods share, of full-resolution logits. Every mean is over pixels that are not ignored."""
+"""The losses that several methods share, pixel by pixel, of full-resolution logits. A `PixelMean` makes one number of them."""
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -7,29 +7,21 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from eircli.common.types import BACKGROUND, IGNORE, SoftLabels
 
-Scalar = Float[Tensor, ""]
-
-
-def masked_mean(per_pixel: Float[Tensor, "n h w"], valid: Bool[Tensor, "n h w"], counted: Scalar | None = None) -> Scalar:
-    """The sum where `valid`, divided by `counted` (`Batch.counted`) or else by their number; 0 if nowhere."""
-    count = valid.sum() if counted is None else counted
-    return torch.where(valid, per_pixel, 0).sum() / count.clamp(min=1)
+PerPixel = Float[Tensor, "n h w"]
 
 
 def summed_bce(
     logits: Float[Tensor, "n k h w"],
     targets: SoftLabels,
     positive_weight: float | None = None,
-    counted: Scalar | None = None,
-) -> Scalar:
-    """Binary cross-entropy per channel, summed over channels and averaged over pixels that are not ignored (method §3).
+) -> PerPixel:
+    """Binary cross-entropy per channel, summed over the channels (method §3).
 
     Σ_c BCE(z_c, s_c) = Σ_c softplus(z_c) - Σ_c s_c·z_c, and s is sparse: nothing dense is built of it. With a
-    positive weight p the terms s_c·softplus(-z_c) count p times. 0 if every pixel is ignored.
+    positive weight p the terms s_c·softplus(-z_c) count p times.
     """
     positive = _positive_term(logits.gather(1, targets.channels.long()), positive_weight)
-    per_pixel = softplus(logits).sum(dim=1) + (targets.weights * positive).sum(dim=1)
-    return masked_mean(per_pixel, targets.valid, counted)
+    return softplus(logits).sum(dim=1) + (targets.weights * positive).sum(dim=1)
 
 
 def new_classes_bce(
@@ -37,14 +29,12 @@ def new_classes_bce(
     labels: UInt8[Tensor, "n h w"],
     old: int,
     positive_weight: float | None = None,
-    counted: Scalar | None = None,
-) -> Scalar:
+) -> PerPixel:
     """The same for the new classes' channels alone: pixels of no new class are negatives of all of them."""
-    valid = labels != IGNORE
-    is_new = (labels > old) & valid
+    is_new = (labels > old) & (labels != IGNORE)
     channel = torch.where(is_new, labels.long() - 1 - old, 0).unsqueeze(1)
     positive = _positive_term(logits.gather(1, channel).squeeze(1), positive_weight)
-    return masked_mean(softplus(logits).sum(dim=1) + torch.where(is_new, positive, 0), valid, counted)
+    return softplus(logits).sum(dim=1) + torch.where(is_new, positive, 0)
 
 
 def _positive_term(labelled: Tensor, weight: float | None) -> Tensor:
@@ -55,15 +45,13 @@ def _positive_term(labelled: Tensor, weight: float | None) -> Tensor:
 def imitation_bce(
     student: Float[Tensor, "n k h w"],
     teacher: Float[Tensor, "n k h w"],
-    valid: Bool[Tensor, "n h w"],
-    counted: Scalar | None = None,
-) -> Scalar:
+) -> PerPixel:
     """Binary cross-entropy against the teacher's sigmoids, summed over channels."""
     per_channel = binary_cross_entropy_with_logits(student, teacher.sigmoid(), reduction="none")
-    return masked_mean(per_channel.sum(dim=1), valid, counted)
+    return per_channel.sum(dim=1)
 
 
-def cross_entropy(logits: Float[Tensor, "n k h w"], labels: UInt8[Tensor, "n h w"]) -> Float[Tensor, "n h w"]:
+def cross_entropy(logits: Float[Tensor, "n k h w"], labels: UInt8[Tensor, "n h w"]) -> PerPixel:
     """Softmax cross-entropy of every pixel; 0 where ignored."""
     valid = labels != IGNORE
     index = torch.where(valid, labels, BACKGROUND).long().unsqueeze(1)
@@ -71,7 +59,7 @@ def cross_entropy(logits: Float[Tensor, "n k h w"], labels: UInt8[Tensor, "n h w
     return torch.where(valid, -log_p, 0)
 
 
-def unbiased_cross_entropy(logits: Float[Tensor, "n k h w"], labels: UInt8[Tensor, "n h w"], old: int) -> Float[Tensor, "n h w"]:
+def unbiased_cross_entropy(logits: Float[Tensor, "n k h w"], labels: UInt8[Tensor, "n h w"], old: int) -> PerPixel:
     """Softmax cross-entropy in which background stands for background or any old class; 0 where ignored.
 
     In a new step's labels old classes are background (MiB, Cermelli et al. 2020, eq. 5-6).
@@ -80,8 +68,8 @@ def unbiased_cross_entropy(logits: Float[Tensor, "n k h w"], labels: UInt8[Tenso
     return torch.where(labels == BACKGROUND, -background_or_old, cross_entropy(logits, labels))
 
 
-def rskd(student: Float[Tensor, "n k h w"], teacher: Float[Tensor, "n old h w"], region: Bool[Tensor, "n h w"]) -> Scalar:
-    """Unbiased distillation (MiB, eq. 8) inside a region, averaged over all pixels (method §5.6).
+def rskd(student: Float[Tensor, "n k h w"], teacher: Float[Tensor, "n old h w"], region: Bool[Tensor, "n h w"]) -> PerPixel:
+    """Unbiased distillation (MiB, eq. 8) inside a region, 0 outside; its mean is over all pixels (method §5.6).
 
     To the teacher, new classes were background: the student's probability of background is that of background and
     all new classes together. The cross-entropy is divided by the teacher's number of channels.
@@ -90,16 +78,13 @@ def rskd(student: Float[Tensor, "n k h w"], teacher: Float[Tensor, "n old h w"],
     background_or_new = torch.cat([student[:, :1], student[:, old:]], dim=1).logsumexp(dim=1, keepdim=True)
     log_p = torch.cat([background_or_new, student[:, 1:old]], dim=1) - student.logsumexp(dim=1, keepdim=True)
     per_pixel = -(teacher.softmax(dim=1) * log_p).sum(dim=1) / old
-    return torch.where(region, per_pixel, 0).mean()
+    return torch.where(region, per_pixel, 0)
 
 
 def plain_distillation(
     student: Float[Tensor, "n k h w"],
     teacher: Float[Tensor, "n old h w"],
-    valid: Bool[Tensor, "n h w"],
-    counted: Scalar | None = None,
-) -> Scalar:
+) -> PerPixel:
     """Cross-entropy of the teacher's softmax and the student's over the same channels, divided by their number (LwF)."""
     old = teacher.shape[1]
-    per_pixel = -(teacher.softmax(dim=1) * student[:, :old].log_softmax(dim=1)).sum(dim=1) / old
-    return masked_mean(per_pixel, valid, counted)
+    return -(teacher.softmax(dim=1) * student[:, :old].log_softmax(dim=1)).sum(dim=1) / old

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from eircli.common.types import IGNORE, Batch
+from eircli.common.types import Batch
 from eircli.config import methods as method_settings
 from eircli.methods.base import Context, Method
-from eircli.methods.losses import cross_entropy, masked_mean, plain_distillation
+from eircli.methods.losses import cross_entropy, plain_distillation
 from eircli.model.deeplab import DeepLab, upsample
 
 
@@ -27,10 +27,9 @@ class Lwf(Method):
 
     def of_logits(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The losses of logits [N, K, H, W] at the images' size."""
-        valid = batch.labels != IGNORE
-        losses = {"ce": masked_mean(cross_entropy(logits, batch.labels), valid, batch.counted)}
+        mean = self.pixel_mean(batch)
+        losses = {"ce": mean(cross_entropy(logits, batch.labels))}
         if batch.teacher_logits is not None:
-            losses["kd"] = self.config.distill_weight * plain_distillation(
-                logits, upsample(batch.teacher_logits, valid.shape[1:]), valid, batch.counted
-            )
+            theirs = upsample(batch.teacher_logits, batch.labels.shape[1:])
+            losses["kd"] = self.config.distill_weight * mean(plain_distillation(logits, theirs))
         return losses

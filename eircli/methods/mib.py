@@ -7,7 +7,7 @@ from torch import Tensor
 from eircli.common.types import IGNORE, Batch
 from eircli.config import methods as method_settings
 from eircli.methods.base import Context
-from eircli.methods.losses import masked_mean, rskd, unbiased_cross_entropy
+from eircli.methods.losses import rskd, unbiased_cross_entropy
 from eircli.methods.lwf import Lwf
 from eircli.model.deeplab import upsample
 
@@ -27,6 +27,6 @@ class Mib(Lwf):
             return super().of_logits(logits, batch)
         valid = batch.labels != IGNORE
         return {
-            "unce": masked_mean(unbiased_cross_entropy(logits, batch.labels, self.context.old), valid, batch.counted),
-            "unkd": self.config.distill_weight * rskd(logits, upsample(batch.teacher_logits, valid.shape[1:]), valid),
+            "unce": self.pixel_mean(batch)(unbiased_cross_entropy(logits, batch.labels, self.context.old)),
+            "unkd": self.config.distill_weight * rskd(logits, upsample(batch.teacher_logits, valid.shape[1:]), valid).mean(),
         }

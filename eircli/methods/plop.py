@@ -9,9 +9,9 @@ from torch import Tensor
 
 from eircli.common.types import BACKGROUND, IGNORE, Batch
 from eircli.config import methods as method_settings
-from eircli.engine.distributed import summed
-from eircli.methods.base import Context, Method, Survey
-from eircli.methods.losses import cross_entropy, masked_mean
+from eircli.engine.distributed import all_reduce_sum
+from eircli.methods.base import CalibrationPass, Context, Method
+from eircli.methods.losses import cross_entropy
 from eircli.model.deeplab import DeepLab, upsample
 
 BINS = 1000
@@ -26,18 +26,18 @@ class Plop(Method):
         self.thresholds = torch.empty(0)
 
     @torch.no_grad()
-    def begin(self, model: DeepLab, survey: Survey) -> None:
+    def begin(self, model: DeepLab, calibration: CalibrationPass) -> None:
         """Each old channel's entropy threshold: the median entropy of the background pixels the old model gives it."""
         teacher = self.context.teacher
         if teacher is None:
             return
         counts = torch.zeros(1 + self.context.old, BINS, dtype=torch.int64)
-        for batch in survey():
+        for batch in calibration():
             uncertain, guess = entropy(upsample(teacher(batch.images.float()), batch.labels.shape[1:]))
             inside = batch.labels == BACKGROUND
             place = guess[inside] * BINS + (uncertain[inside] * BINS).long().clamp(max=BINS - 1)
             counts += torch.bincount(place, minlength=counts.numel()).view_as(counts).cpu()
-        counts = summed(counts)
+        counts = all_reduce_sum(counts)
         median = (2 * counts.cumsum(dim=1) >= counts.sum(dim=1, keepdim=True)).int().argmax(dim=1)
         thresholds = (median + 1) / BINS
         self.thresholds = thresholds.clamp(min=self.config.least_threshold).to(next(teacher.parameters()).device)
@@ -55,7 +55,7 @@ class Plop(Method):
         low = model.classify(stages[-1])
         logits, labels = upsample(low, batch.labels.shape[1:]), batch.labels
         if batch.teacher_logits is None:
-            return {"ce": masked_mean(cross_entropy(logits, labels), labels != IGNORE, batch.counted)}
+            return {"ce": self.pixel_mean(batch)(cross_entropy(logits, labels))}
         targets, factor = gated_pseudo_labels(labels, upsample(batch.teacher_logits, labels.shape[1:]), self.thresholds)
         per_image = cross_entropy(logits, targets).sum(dim=(1, 2)) / (labels != IGNORE).sum(dim=(1, 2)).clamp(min=1)
         return {"ce": (factor * per_image).mean(), "pod": self._pod([*stages[:-1], low], batch.teacher_features)}

@@ -13,7 +13,7 @@ from torch import Tensor
 from eircli.common.types import BACKGROUND, Batch
 from eircli.config import methods as method_settings
 from eircli.memory.replay import one_hot, pseudo_labels
-from eircli.methods.base import Context, Method, Survey
+from eircli.methods.base import CalibrationPass, Context, Method
 from eircli.methods.tiled_losses import tiled_losses
 from eircli.model.deeplab import DeepLab, upsample
 from eircli.model.tiles import best_channels
@@ -26,7 +26,7 @@ class Ssul(Method):
         assert context.teacher is not None
         self.config, self.context, self.teacher = config, context, context.teacher
 
-    def begin(self, model: DeepLab, survey: Survey) -> None:
+    def begin(self, model: DeepLab, calibration: CalibrationPass) -> None:
         """Freeze features and old classifiers."""
         model.requires_grad_(False)
         assert model.unknown is not None
@@ -51,7 +51,7 @@ class Ssul(Method):
             low,
             batch.targets,
             positive_weight=self.config.positive_weight,
-            counted=batch.counted,
+            mean=self.pixel_mean(batch),
             compiled=self.context.compiled,
         )
         return {"bce": bce}

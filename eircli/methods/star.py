@@ -8,8 +8,8 @@ from torch.nn.functional import interpolate, normalize, softplus
 
 from eircli.common.types import BACKGROUND, Batch
 from eircli.config import methods as method_settings
-from eircli.memory.prototypes import on_grid, sample
-from eircli.methods.base import Context, Method, Survey
+from eircli.memory.prototypes import Prototypes, on_grid, sample
+from eircli.methods.base import CalibrationPass, Context, Method
 from eircli.methods.losses import new_classes_bce
 from eircli.model.deeplab import DeepLab, predict, upsample
 
@@ -25,35 +25,35 @@ class Star(Method):
 
     def __init__(self, config: method_settings.Star, context: Context) -> None:
         assert context.teacher is not None
-        assert context.prototypes is not None
-        self.config, self.context, self.teacher, self.prototypes = config, context, context.teacher, context.prototypes
+        assert isinstance(context.memory, Prototypes)
+        self.config, self.context, self.teacher, self.prototypes = config, context, context.teacher, context.memory
         self.per_batch = torch.zeros(context.old)
         """How many features of each old class a batch is short of, on average."""
         self.more_background = 0.0
         """How many times the batch's background is added once more."""
 
     @torch.no_grad()
-    def begin(self, model: DeepLab, survey: Survey) -> None:
+    def begin(self, model: DeepLab, calibration: CalibrationPass) -> None:
         """Count what this step's images show of the old classes and of background, against what is remembered."""
         shown = torch.zeros(1 + self.context.old)
-        for batch in survey():
-            seen, grid = self._see(batch, self.teacher.features(batch.images.float()))
-            shown += torch.bincount(seen[grid == BACKGROUND].long(), minlength=len(shown)).cpu()
+        for batch in calibration():
+            predicted, grid = self._predict(batch, self.teacher.features(batch.images.float()))
+            shown += torch.bincount(predicted[grid == BACKGROUND].long(), minlength=len(shown)).cpu()
         missing = (self.prototypes.cells.cpu() - shown[1:]).clamp(min=0)
         self.per_batch = missing / max(self.context.per_epoch, 1)
         ratio = float(self.prototypes.background) / float(shown[0].clamp(min=1))
         self.more_background = max(ratio - self.config.shared_background, 0.0)
 
-    def _see(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
         """What the old model predicts on the features' grid, and the labels there, uint8 [N, h, w]."""
         return predict(self.teacher.classify(features)), on_grid(batch.labels, features.shape[2:])
 
     def prepare(self, batch: Batch) -> Batch:
         images = batch.images.float()
         features = self.teacher.features(images)
-        seen, grid = self._see(batch, features)
-        held = (grid == BACKGROUND) & (seen != BACKGROUND)
-        background = (grid == BACKGROUND) & (seen == BACKGROUND)
+        predicted, grid = self._predict(batch, features)
+        held = (grid == BACKGROUND) & (predicted != BACKGROUND)
+        background = (grid == BACKGROUND) & (predicted == BACKGROUND)
         return batch.with_(images=images, region=held, teacher_features=(features.float(), background))
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
@@ -73,7 +73,7 @@ class Star(Method):
         newest = model.classifiers[-1]
         low = newest(features)
         logits = upsample(low, batch.labels.shape[1:])
-        pixels = new_classes_bce(logits, batch.labels, self.context.old, self.config.positive_weight)
+        pixels = self.pixel_mean(batch)(new_classes_bce(logits, batch.labels, self.context.old, self.config.positive_weight))
         generator = torch.Generator().manual_seed(batch.seed)
         counts = (self.per_batch + torch.rand(len(self.per_batch), generator=generator)).long()
         drawn = sample(self.prototypes, counts, generator).to(features)

@@ -14,6 +14,7 @@ from torch.autograd.function import FunctionCtx
 from torch.nn.functional import softplus
 
 from eircli.common.types import SoftLabels
+from eircli.methods.pixel_mean import PixelMean
 from eircli.model.tiles import Tiling, add_unmixed, mixed, working
 
 Scalar = Float[Tensor, ""]
@@ -28,7 +29,7 @@ def tiled_losses(
     teacher: Float[Tensor, "n old h w"] | None = None,
     region: Bool[Tensor, "n height width"] | None = None,
     positive_weight: float | None = None,
-    counted: Scalar | None = None,
+    mean: PixelMean | None = None,
     compiled: bool = False,
 ) -> tuple[Scalar, Scalar]:
     """Summed binary cross-entropy (method §3) and region-specific distillation (§5.6) at the size of the targets.
@@ -36,14 +37,14 @@ def tiled_losses(
     Args:
         student, teacher: logits at the network's own resolution; without a teacher the distillation is 0.
         region: the pixels that are distilled, with a teacher.
-        positive_weight, counted: as in `losses.summed_bce`.
+        positive_weight: as in `losses.summed_bce`.
+        mean: of the cross-entropy; over all valid pixels of the targets if None.
         compiled: run each tile in a few kernels made by torch.compile, which pays on a GPU.
     """
     size = targets.valid.shape[1:]
-    count = (targets.valid.sum() if counted is None else counted).clamp(min=1)
     pixels = (targets.channels, targets.weights, targets.valid, region)
     bce, rskd = _TiledLosses.apply(student, teacher, pixels, positive_weight, compiled)
-    return bce / count, rskd / (len(student) * size[0] * size[1])
+    return (mean or PixelMean(targets.valid)).of_sum(bce), rskd / (len(student) * size[0] * size[1])
 
 
 class _TiledLosses(torch.autograd.Function):

@@ -12,23 +12,45 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
-from torchvision.models.resnet import BasicBlock, Bottleneck
 from torchvision.models.segmentation.deeplabv3 import ASPP
-from torchvision.models.swin_transformer import SwinTransformerBlock
 
-from eircli.model.backbones import ResidualBlock
+from eircli.config.manifest import Runtime
+from eircli.model.backbones import recomputed_blocks
 from eircli.model.deeplab import DeepLab
+from eircli.model.tap_convolution import use_tap_convolutions
 
-BLOCKS = (BasicBlock, Bottleneck, SwinTransformerBlock, ResidualBlock, ASPP)
-"""What is recomputed as one: only a block's input is kept for the backward pass."""
+
+def accelerate(student: DeepLab, teacher: DeepLab | None, runtime: Runtime, device_type: str, dtype: torch.dtype) -> None:
+    """Make student and teacher cheaper to run, as `runtime` says; what they compute stays the same, to rounding.
+
+    Args:
+        device_type, dtype: where they will run, and the number format of their forward passes.
+    """
+    if runtime.checkpoint_activations:
+        checkpoint_activations(student)
+    if teacher is not None:
+        fold_batchnorm(teacher)
+        if dtype != torch.float32:
+            lower_weights(teacher, dtype)
+    for network in (student, teacher):
+        if network is not None and device_type == "cpu" and dtype == torch.bfloat16:
+            use_tap_convolutions(network)
+    if runtime.compile != "none":
+        for network in (student, teacher):
+            if network is not None:
+                # A replayed graph would overwrite what the teacher said of the batch's images before.
+                compile_model(network, runtime.compile if network is student else "default")
 
 
 def fold_batchnorm(model: nn.Module) -> None:
-    """Multiply every BatchNorm that follows a convolution into it. For a model in evaluation mode that stays there."""
+    """Multiply every BatchNorm that follows a convolution into it. For a model in evaluation mode that stays there.
+
+    Only where both are torch's own layers: a subclass may do more, such as hold the activation, and is left alone.
+    """
     for parent in list(model.modules()):
         before: tuple[str, nn.Module] | None = None
         for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d) and before is not None and isinstance(before[1], nn.Conv2d):
+            if type(child) is nn.BatchNorm2d and before is not None and type(before[1]) is nn.Conv2d:
                 setattr(parent, before[0], fuse_conv_bn_eval(before[1], child))
                 setattr(parent, name, nn.Identity())
             before = name, child
@@ -50,11 +72,12 @@ def compile_model(model: DeepLab, mode: str) -> None:
         part.compile(mode=mode)
 
 
-def checkpoint_activations(model: nn.Module) -> None:
+def checkpoint_activations(model: DeepLab) -> None:
     """Keep only the inputs of the model's blocks for the backward pass, which runs each block forward once more."""
+    blocks = (*recomputed_blocks(model.config.backbone), ASPP)
     for module in model.modules():
-        if isinstance(module, BLOCKS):
-            module.forward = partial(_recomputed, module, module.forward)  # type: ignore[method-assign]
+        if isinstance(module, blocks):
+            module.forward = partial(_recomputed, module, module.forward)
 
 
 def _recomputed(module: nn.Module, forward: Any, *inputs: torch.Tensor) -> Any:

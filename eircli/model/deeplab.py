@@ -19,9 +19,6 @@ from eircli.config.methods import Activation
 from eircli.model.backbones import build_backbone
 from eircli.model.tiles import best_channels
 
-IMAGENET_MEAN = (123.675, 116.28, 103.53)
-IMAGENET_STD = (58.395, 57.12, 57.375)
-
 
 class DeepLab(nn.Module):
     """Images in 0..255 to logits over the background and all classes, in the order learned.
@@ -38,11 +35,11 @@ class DeepLab(nn.Module):
     def __init__(self, config: Model, classes_per_step: Sequence[int], load_weights: bool = False) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
-        self.backbone, channels = build_backbone(config, load_weights)
-        width = config.aspp_channels
-        aspp = ASPP(channels, list(config.aspp_rates), width)
+        entry, width = config.backbone_entry, config.aspp_channels
+        self.register_buffer("mean", torch.tensor(entry.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(entry.std).view(1, 3, 1, 1), persistent=False)
+        self.backbone = build_backbone(config, load_weights)
+        aspp = ASPP(entry.channels, list(config.aspp_rates), width)
         for module in aspp.modules():
             if isinstance(module, nn.Dropout):
                 module.p = config.dropout

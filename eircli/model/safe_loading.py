@@ -21,7 +21,7 @@ class Loaded(NamedTuple):
     """The classes in the order learned, where the file is a checkpoint of ours."""
 
 
-def read_tensors(path: Path) -> Loaded:
+def load_tensors(path: Path) -> Loaded:
     """The state dict in a checkpoint file, unwrapped, without the `module.` of parallel training.
 
     Raises:

@@ -1,4 +1,4 @@
-"""State dicts of other programs, renamed to ours and checked against a network.
+"""State dicts of other programs, adapted to ours and checked against a network.
 
 Known namings: torchvision's DeepLabV3 (`backbone.…`, `classifier.N.…`), and that of the public DKD and EIR releases
 (`backbone.…`, `aspp.convs|project|last_conv.…`, `cls.N.…`); our own too.
@@ -19,12 +19,12 @@ from eircli.model.deeplab import DeepLab
 State = dict[str, Tensor]
 
 TORCHVISION = [
-    (r"backbone\.(.*)", r"backbone.layers.\1"),
+    (r"backbone\.(.*)", r"backbone.{prefix}\1"),
     (r"classifier\.([012])\.(.*)", r"head.\1.\2"),
     (r"classifier\.4\.(.*)", r"all_classes.\1"),
 ]
 DKD = [
-    (r"backbone\.(.*)", r"backbone.layers.\1"),
+    (r"backbone\.(.*)", r"backbone.{prefix}\1"),
     (r"aspp\.(convs|project)\.(.*)", r"head.0.\1.\2"),
     (r"aspp\.last_conv\.0\.(.*)", r"head.1.\1"),
     (r"aspp\.last_conv\.1\.(.*)", r"head.2.\1"),
@@ -32,38 +32,39 @@ DKD = [
 ]
 OURS = [(r"((backbone|head|classifiers|unknown)\..*)", r"\1")]
 
-NAMINGS = {"cls.0.": ("DKD / EIR", DKD), "classifiers.0.": ("eir", OURS), "classifier.4.": ("torchvision", TORCHVISION)}
-"""Each naming by what no other has: how it calls the (first) classifier."""
+ADAPTERS = {"cls.0.": ("DKD / EIR", DKD), "classifiers.0.": ("eir", OURS), "classifier.4.": ("torchvision", TORCHVISION)}
+"""Each naming by what no other has: how it calls the (first) classifier. `{prefix}` is the backbone's own (`Backbone.prefix`)."""
 
 
-class Renamed(NamedTuple):
+class Adapted(NamedTuple):
     naming: str
     state: State
     left_out: list[str]
     """Names in the file that stand for nothing here."""
 
 
-def rename(path: Path, state: State) -> Renamed:
-    """The state under our names.
+def adapt(path: Path, state: State, model: DeepLab) -> Adapted:
+    """The state of a file under the names of a network.
 
     Raises:
         UserError: an unknown naming, or a backbone alone.
     """
-    known = [naming for mark, naming in NAMINGS.items() if any(name.startswith(mark) for name in state)]
-    if not known and any(name.startswith(("layer1.", "backbone.layer1.")) for name in state):
+    known = [naming for mark, naming in ADAPTERS.items() if any(name.startswith(mark) for name in state)]
+    prefix, ours = model.backbone.prefix, model.backbone.state_dict()
+    if not known and any(f"{prefix}{name.removeprefix('backbone.')}" in ours for name in state):
         raise UserError(f"{path}: holds a backbone without classifiers; to start a base step from it: --set model.weights={path}")
     if not known:
         names = ", ".join(sorted({name.split(".")[0] for name in state})[:8])
         raise UserError(f"{path}: neither torchvision's DeepLabV3 nor the naming of DKD and EIR; its names start with {names}")
     naming, rules = known[0]
-    renamed, left_out = {}, []
+    adapted, left_out = {}, []
     for name, tensor in state.items():
-        ours = next((re.sub(f"^{pattern}$", to, name) for pattern, to in rules if re.fullmatch(pattern, name)), None)
-        if ours is None:
+        match = next(((found, to) for pattern, to in rules if (found := re.fullmatch(pattern, name))), None)
+        if match is None:
             left_out.append(name)
         else:
-            renamed[ours] = tensor
-    return Renamed(naming, renamed, left_out)
+            adapted[match[0].expand(match[1].replace("{prefix}", prefix))] = tensor
+    return Adapted(naming, adapted, left_out)
 
 
 def split_classes(path: Path, state: State, steps: Sequence[Sequence[int]]) -> State:
@@ -85,7 +86,7 @@ def split_classes(path: Path, state: State, steps: Sequence[Sequence[int]]) -> S
 
 
 def load_checked(path: Path, model: DeepLab, state: State) -> None:
-    """Load a renamed state into a network, whole or not at all.
+    """Load a adapted state into a network, whole or not at all.
 
     Raises:
         UserError: a tensor is missing, of another shape, or unknown to the network.

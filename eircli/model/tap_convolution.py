@@ -17,7 +17,7 @@ WIDE, MANY = 3, 1536
 """The least dilation and the fewest channels of what is taken apart: where oneDNN was found to slow down."""
 
 
-def take_apart_dilated(model: nn.Module) -> None:
+def use_tap_convolutions(model: nn.Module) -> None:
     """Run the model's 3×3 convolutions that are slow otherwise tap by tap. Names and weights stay."""
     for module in model.modules():
         if not isinstance(module, nn.Conv2d) or module.kernel_size != (3, 3):

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
+from eircli.reports.comparison import Comparison, Difference, Group, Summary
 from eircli.reports.tables import WIDE
 
 Cells = list[list[str]]
 
 
-def render(facts: Mapping[str, Any], layout: str, all_steps: bool) -> str:
+def render(facts: Comparison, layout: str, all_steps: bool) -> str:
     """The comparison's last step, or all of them one after the other."""
-    last = max(len(row["steps"]) for row in facts["runs"]) - 1
+    last = _last_step(facts)
     tables = [(step, cells(facts, step)) for step in (range(last + 1) if all_steps else [last])]
     if layout == "csv":  # one table, with the step as a column
         header = ["step", *tables[-1][1][0]]
@@ -27,60 +27,63 @@ def render(facts: Mapping[str, Any], layout: str, all_steps: bool) -> str:
     return "\n\n".join(how(table, _title(facts, step, step == last), facts) for step, table in tables)
 
 
-def _title(facts: Mapping[str, Any], step: int, is_last: bool) -> str:
-    return f"mIoU in percent after step {step}" + (f"; difference: all less that of {facts['against']}" if is_last else "")
+def _last_step(facts: Comparison) -> int:
+    return max(len(group.steps) for group in facts.runs) - 1
 
 
-def cells(facts: Mapping[str, Any], step: int) -> Cells:
+def _title(facts: Comparison, step: int, is_last: bool) -> str:
+    return f"mIoU in percent after step {step}" + (f"; difference: all less that of {facts.against}" if is_last else "")
+
+
+def cells(facts: Comparison, step: int) -> Cells:
     """Header and rows of one step; runs with fewer steps (joint training) stand in the table of their last."""
-    last = max(len(row["steps"]) for row in facts["runs"]) - 1
-    names = list(facts["runs"][0]["steps"][0])
+    last = _last_step(facts)
+    names = list(facts.runs[0].steps[0])
     header = ["run", "seeds", "memory", *names]
     if step == last:
         header.append("difference")
     rows = []
-    for row in facts["runs"]:
-        number = len(row["steps"]) - 1 if step == last else step
-        if step < last and len(row["steps"]) <= last:
+    for group in facts.runs:
+        number = len(group.steps) - 1 if step == last else step
+        if step < last and len(group.steps) <= last:
             continue
-        figures = row["steps"][number]
-        line = [row["name"], str(len(row["seeds"])), _memory(row), *(_plus_minus(figures[name]) for name in names)]
-        rows.append(line + ([_difference(row["difference"])] if step == last else []))
+        figures = group.steps[number]
+        line = [group.name, str(len(group.seeds)), _memory(group), *(_plus_minus(figures[name]) for name in names)]
+        rows.append(line + ([_difference(group.difference)] if step == last else []))
     return [header, *rows]
 
 
-def _memory(row: Mapping[str, Any]) -> str:
-    if row["memory_bytes"] is None:
+def _memory(group: Group) -> str:
+    if group.memory_bytes is None or (size := group.memory_bytes.mean) is None:
         return "–"
-    size = row["memory_bytes"]["mean"]
     factor, unit = next((f, u) for f, u in ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB")) if size < 1000 * f or u == "GB")
     return f"{size / factor:.{0 if size / factor >= 10 or factor == 1 else 1}f} {unit}"
 
 
-def _plus_minus(summary: Mapping[str, Any]) -> str:
-    if summary["mean"] is None:
+def _plus_minus(summary: Summary) -> str:
+    if summary.mean is None:
         return "–"
-    return f"{summary['mean']:.1f}" + ("" if summary["sd"] is None else f" ± {summary['sd']:.1f}")
+    return f"{summary.mean:.1f}" + ("" if summary.sd is None else f" ± {summary.sd:.1f}")
 
 
-def _difference(difference: Mapping[str, Any] | None) -> str:
+def _difference(difference: Difference | None) -> str:
     if difference is None:
         return "–"
-    if difference["interval"] is None:
-        return f"{difference['mean']:+.1f}"
-    low, high = difference["interval"]
-    return f"{difference['mean']:+.1f} ({low:+.1f} to {high:+.1f})"
+    if difference.interval is None:
+        return f"{difference.mean:+.1f}"
+    low, high = difference.interval
+    return f"{difference.mean:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def _explanation(facts: Mapping[str, Any]) -> str:
+def _explanation(facts: Comparison) -> str:
     return (
         "mean ± standard deviation over the seeds; old: background and the base step's classes; new: those learned later; "
         "average: of all over the steps; forgetting: best earlier IoU less the present one, mean over old classes; "
-        f"difference: of all, paired by seed, with its {facts['confidence']:.0%} interval (Student's t)"
+        f"difference: of all, paired by seed, with its {facts.confidence:.0%} interval (Student's t)"
     )
 
 
-def _terminal(table: Cells, title: str, facts: Mapping[str, Any]) -> str:
+def _terminal(table: Cells, title: str, facts: Comparison) -> str:
     drawn = Table()
     for number, name in enumerate(table[0]):
         drawn.add_column(name, justify="left" if number == 0 else "right", no_wrap=number > 0, overflow="fold")
@@ -96,13 +99,13 @@ def _terminal(table: Cells, title: str, facts: Mapping[str, Any]) -> str:
     return buffer.getvalue().rstrip("\n")
 
 
-def _markdown(table: Cells, title: str, facts: Mapping[str, Any]) -> str:
+def _markdown(table: Cells, title: str, facts: Comparison) -> str:
     rule = ["---", *("---:" for _ in table[0][1:])]
     rows = [f"| {' | '.join(row)} |" for row in (table[0], rule, *table[1:])]
     return "\n".join([f"{title}:", "", *rows, "", f"({_explanation(facts)}.)"])
 
 
-def _latex(table: Cells, title: str, facts: Mapping[str, Any]) -> str:
+def _latex(table: Cells, title: str, facts: Comparison) -> str:
     def line(row: Sequence[str]) -> str:
         escaped = (cell.replace("_", r"\_").replace("%", r"\%").replace(" ± ", r" $\pm$ ").replace("–", "--") for cell in row)
         return "  " + " & ".join(escaped) + r" \\"

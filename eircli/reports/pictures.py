@@ -7,18 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from eircli.common.errors import UserError
 from eircli.common.io import atomic_write
 from eircli.common.types import BACKGROUND, IGNORE, Sample, UInt8Array
-from eircli.data.resize import resize_short_side
-from eircli.data.transforms import to_tensors
-from eircli.engine.device import choose_compute
-from eircli.run.run import Workbench
-from eircli.stages.evaluate import predictor
+from eircli.run.predictor import Predictor
+from eircli.run.run import Run
 
 PANEL = 160
 """The least height of a panel, pixels."""
@@ -27,51 +23,44 @@ LINE = 14
 GAP = 4
 
 
-def draw_pictures(bench: Workbench, step: int, count: int) -> list[Path]:
+def draw_pictures(run: Run, step: int, count: int) -> list[Path]:
     """Write `count` pictures of test images, spread evenly over the test set, into the step's folder `pictures`."""
-    view = bench.test_view(step)
+    view = run.test_view(step)
     paths = []
-    for index, picture in _panels([bench], step, count):
-        paths.append(bench.run.file(step, f"pictures/{view.ids[index]}.png"))
+    for index, picture in _panels([run], step, count):
+        paths.append(run.directory.file(step, f"pictures/{view.ids[index]}.png"))
         _save(picture, paths[-1])
     return paths
 
 
-def draw_side_by_side(benches: Sequence[Workbench], count: int) -> Path:
+def draw_side_by_side(runs: Sequence[Run], count: int) -> Path:
     """Write one picture of `count` test images with the predictions of every run after the last step.
 
     Raises:
         UserError: the runs end with other classes or test images.
     """
-    first, last = benches[0], len(benches[0].schedule) - 1
-    for bench in benches:
-        if bench.schedule != first.schedule or bench.test_view(last).ids != first.test_view(last).ids:
-            raise UserError(f"--pictures: {first.manifest.name} and {bench.manifest.name} differ in classes or test images")
-    rows = [picture for _, picture in _panels(benches, last, count)]
+    first, last = runs[0], len(runs[0].schedule) - 1
+    for run in runs:
+        if run.schedule != first.schedule or run.test_view(last).ids != first.test_view(last).ids:
+            raise UserError(f"--pictures: {first.manifest.name} and {run.manifest.name} differ in classes or test images")
+    rows = [picture for _, picture in _panels(runs, last, count)]
     sheet = Image.new("RGB", (max(row.width for row in rows), sum(row.height for row in rows)), "white")
     top = 0
     for row in rows:
         sheet.paste(row, (0, top))
         top += row.height
-    path = benches[-1].run.file(last, "side-by-side.png")
+    path = runs[-1].directory.file(last, "side-by-side.png")
     _save(sheet, path)
     return path
 
 
-@torch.no_grad()
-def _panels(benches: Sequence[Workbench], step: int, count: int) -> Iterator[tuple[int, Image.Image]]:
+def _panels(runs: Sequence[Run], step: int, count: int) -> Iterator[tuple[int, Image.Image]]:
     """Test image by test image, its position and its panel with the predictions of all runs."""
-    models = []
-    for bench in benches:
-        compute = choose_compute(bench.manifest.runtime)
-        models.append((bench.manifest.name, compute, predictor(bench, step, compute.device)))
-    bench, view = benches[0], benches[0].test_view(step)
-    names = [bench.class_name(class_id) for class_id in (BACKGROUND, *bench.schedule.seen(step))]
+    predictors = {run.manifest.name: Predictor(run, step) for run in runs}
+    view, names = runs[0].test_view(step), runs[0].channel_names(step)
     for index in np.unique(np.linspace(0, len(view) - 1, count).astype(int)).tolist():
         sample = view.load_own_size(index)
-        working = sample if view.short_side is None else resize_short_side(sample, view.short_side)
-        image = to_tensors(working)[0].unsqueeze(0)
-        predictions = {name: run(image.to(compute.device), sample.label.shape)[0].cpu().numpy() for name, compute, run in models}
+        predictions = {name: predictor.predict(sample.image) for name, predictor in predictors.items()}
         yield index, panel(sample, predictions, names)
 
 

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
 from rich.table import Table
+
+from eircli.common.types import BACKGROUND
+from eircli.reports.status import COMMANDS, RunStatus
+from eircli.reports.step import StepFacts
+from eircli.run.results import StepResults
+
+if TYPE_CHECKING:
+    from eircli.reports.bank import BankFacts
 
 WIDE = 120
 """Columns where stdout is no terminal: nothing is cut."""
@@ -23,7 +32,18 @@ def percent(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def protocol_table(runs: Sequence[Mapping[str, Any]]) -> Group:
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run and the figures of its steps."""
+
+    name: str
+    run_dir: str
+    method: str
+    seed: int
+    steps: list[StepResults]
+
+
+def protocol_table(runs: Sequence[FinishedRun]) -> Group:
     """The runs side by side, step by step."""
     title = "mIoU in percent, after each step"
     table = Table()
@@ -31,84 +51,84 @@ def protocol_table(runs: Sequence[Mapping[str, Any]]) -> Group:
         table.add_column(name, style=style, no_wrap=True)
     for name in ("old", "new", "all", "harmonic", "old classes' pixels\ntaken by background"):
         table.add_column(name, justify="right")
-    for number in range(max(len(run["steps"]) for run in runs)):
+    for number in range(max(len(run.steps) for run in runs)):
         for run in runs:
-            if number < len(run["steps"]):
-                step = run["steps"][number]
-                figures = [percent(step[key]) for key in ("old", "new", "all", "harmonic", "old_taken_by_background")]
-                table.add_row(str(number), run["name"], *figures)
+            if number < len(run.steps):
+                step = run.steps[number]
+                figures = (step.old, step.new, step.all, step.harmonic, step.old_taken_by_background)
+                table.add_row(str(number), run.name, *(percent(figure) for figure in figures))
         table.add_section()
     return Group(title, table)
 
 
-def results_table(results: Mapping[str, Any], name: str) -> Group:
+def results_table(results: StepResults, name: str) -> Group:
     """One step's figures, class by class."""
-    title = f"{name}, after step {results['step']}: IoU in percent ({results['size']}, {results['images']} images)"
+    title = f"{name}, after step {results.step}: IoU in percent ({results.size}, {results.images} images)"
     table = Table()
     table.add_column("class", no_wrap=True)
     for column in ("learned at step", "IoU", "forgotten", "taken by background"):
         table.add_column(column, justify="right")
-    for row in results["classes"]:
-        learned = "–" if row["id"] == 0 else str(row["step"])
-        table.add_row(row["name"], learned, percent(row["iou"]), percent(row["forgetting"]), percent(row["taken_by_background"]))
+    for row in results.classes:
+        learned = "–" if row.id == BACKGROUND else str(row.step)
+        table.add_row(row.name, learned, percent(row.iou), percent(row.forgetting), percent(row.taken_by_background))
     return Group(title, table)
 
 
-def summary_lines(results: Mapping[str, Any]) -> list[str]:
+def summary_lines(results: StepResults) -> list[str]:
     """The figures of a step in words, with the conventions they follow."""
-    figures = "   ".join(f"{key} {percent(results[key])}" for key in ("old", "new", "all", "harmonic"))
-    convention = "counts 0" if results["absent_class"] == "zero" else "is left out"
+    named = {"old": results.old, "new": results.new, "all": results.all, "harmonic": results.harmonic}
+    figures = "   ".join(f"{name} {percent(figure)}" for name, figure in named.items())
+    convention = "counts 0" if results.absent_class == "zero" else "is left out"
     return [
         f"mIoU: {figures}",
-        f"average of all over the steps so far: {percent(results['average_all'])}   "
-        f"old classes' pixels taken by background: {percent(results['old_taken_by_background'])}",
+        f"average of all over the steps so far: {percent(results.average_all)}   "
+        f"old classes' pixels taken by background: {percent(results.old_taken_by_background)}",
         f"old: background and the base step's classes; new: those learned later; a class without a pixel {convention}",
     ]
 
 
-def bank_table(facts: Mapping[str, Any]) -> Group:
+def bank_table(facts: BankFacts) -> Group:
     """Exemplars per class."""
-    chosen = f" chosen by rule {facts['rule']} (budget {facts['budget']})" if facts["rule"] else ""
-    title = f"memory of step {facts['step']}: {facts['exemplars']} {facts['kind']}{chosen}, {facts['bytes']:,} bytes"
+    chosen = f" chosen by rule {facts.rule} (budget {facts.budget})" if facts.rule else ""
+    title = f"memory of step {facts.step}: {facts.exemplars} {facts.kind}{chosen}, {facts.bytes:,} bytes"
     table = Table()
     table.add_column("class", no_wrap=True)
-    table.add_column(facts["kind"], justify="right")
-    for name, count in facts["per_class"].items():
-        table.add_row(name, f"{count}{'  (fell short)' if name in facts['short'] else ''}")
+    table.add_column(facts.kind, justify="right")
+    for name, count in facts.per_class.items():
+        table.add_row(name, f"{count}{'  (fell short)' if name in facts.short else ''}")
     return Group(title, table)
 
 
-def step_table(facts: Mapping[str, Any]) -> Group:
+def step_table(facts: StepFacts) -> Group:
     """What a step consists of."""
-    parts = facts["parts"]
-    title = f"step {facts['step']} of 0..{facts['steps'] - 1}, {facts['setting']}: images that hold each class"
+    title = f"step {facts.step} of 0..{facts.steps - 1}, {facts.setting}: images that hold each class"
     table = Table()
     for column in ("id", "class", "learned"):
         table.add_column(column, no_wrap=True)
-    for part in parts:
+    for part in facts.parts:
         table.add_column(part, justify="right")
-    for group, classes in (("new", facts["new"]), ("before", facts["old"])):
+    for group, classes in (("new", facts.new), ("before", facts.old)):
         for class_id, name in classes.items():
-            table.add_row(str(class_id), name, group, *(str(part["per_class"][name]) for part in parts.values()))
+            table.add_row(str(class_id), name, group, *(str(part.per_class[name]) for part in facts.parts.values()))
         table.add_section()
-    table.add_row("", "images", "", *(str(part["images"]) for part in parts.values()), style="bold")
+    table.add_row("", "images", "", *(str(part.images) for part in facts.parts.values()), style="bold")
     return Group(title, table)
 
 
-def status_table(facts: Mapping[str, Any]) -> Group:
+def status_table(facts: RunStatus) -> Group:
     """Which stages of each step are done."""
-    title = f"{facts['name']} ({facts['method']}) in {facts['run_dir']}"
+    title = f"{facts.name} ({facts.method}) in {facts.run_dir}"
     table = Table()
-    for column in ("step", "bank", "checkpoint", "results"):
+    for column in ("step", *COMMANDS):
         table.add_column(column)
-    for row in facts["steps"]:
+    for row in facts.steps:
         cells = []
-        for artifact in ("bank", "checkpoint", "results"):
-            if artifact not in row["done"]:
+        for artifact in COMMANDS:
+            if artifact not in row.done:
                 cells.append("–")
-            elif row["done"][artifact]:
-                cells.append(f"done {row['made'][artifact]}")
+            elif row.done[artifact]:
+                cells.append(f"done {row.made[artifact]}")
             else:
-                cells.append("unfinished" if artifact == "checkpoint" and row["unfinished"] else "to do")
-        table.add_row(str(row["step"]), *cells)
+                cells.append("unfinished" if artifact == "checkpoint" and row.unfinished else "to do")
+        table.add_row(str(row.step), *cells)
     return Group(title, table)

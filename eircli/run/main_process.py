@@ -6,34 +6,34 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TypeVar
 
-from eircli.engine.distributed import count, from_main
-from eircli.run.run import Workbench
-from eircli.run.rundir import Artifact
+from eircli.engine.distributed import broadcast_from_main, world_size
+from eircli.run.record import Artifact
+from eircli.run.run import Run
 
 T = TypeVar("T")
 
 
 @contextmanager
-def at_work(bench: Workbench) -> Iterator[None]:
-    """Hold a run for writing."""
+def held_by_main(run: Run) -> Iterator[None]:
+    """Hold a run for writing (`Run.locked`), in the main process."""
     with ExitStack() as held:
 
         def begin() -> None:
-            held.enter_context(bench.run.locked())
-            if count() > 1:  # read by one process, and cached for the others
-                _ = bench.train_index, bench.val_index
+            held.enter_context(run.locked())
+            if world_size() > 1:  # read by one process, and cached for the others
+                _ = run.train_index, run.val_index
 
-        by_main(bench, begin)
+        write_on_main(run, begin)
         yield
 
 
-def by_main(bench: Workbench, write: Callable[[], T]) -> T:
+def write_on_main(run: Run, write: Callable[[], T]) -> T:
     """What `write` returns in the main process, which alone calls it; all processes then know the record that it leaves."""
-    result, steps = from_main(lambda: (write(), bench.run.steps))
-    bench.run.adopt(steps)
+    result, record = broadcast_from_main(lambda: (write(), run.directory.recorded))
+    run.directory.adopt(record)
     return result
 
 
-def is_done(bench: Workbench, step: int, artifact: Artifact) -> bool:
+def is_done(run: Run, step: int, artifact: Artifact) -> bool:
     """`RunDir.done`, looked up by the main process for all: they must agree, and another machine may see a file later."""
-    return from_main(lambda: bench.run.done(step, artifact))
+    return broadcast_from_main(lambda: run.directory.done(step, artifact))

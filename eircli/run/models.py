@@ -1,7 +1,10 @@
-"""The models of a run's steps: the one a step ends with, and the one it starts from."""
+"""The models of a run's steps: the one a step starts from, the one it ends with, and what a method hands on beside it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,32 +12,56 @@ import torch
 from eircli.common.errors import UserError
 from eircli.common.seeds import derive_seed
 from eircli.config.fingerprint import fingerprint
-from eircli.engine.checkpoint import load_state, save_state
+from eircli.engine.checkpoint import State, load_state, save_state
 from eircli.model.deeplab import DeepLab
-from eircli.run.main_process import by_main
-from eircli.run.run import Workbench
+from eircli.run.main_process import write_on_main
+from eircli.run.run import Run
 
 
-def start_model(bench: Workbench, step: int) -> tuple[DeepLab, DeepLab | None]:
-    """The model that a step starts from, and its teacher (none in the base step)."""
-    torch.manual_seed(derive_seed(bench.manifest.seed, "model", step))
+@dataclass(frozen=True)
+class Start:
+    """What a step starts from."""
+
+    model: DeepLab
+    teacher: DeepLab | None
+    """The frozen model of the step before; none in the base step."""
+    method_state: Mapping[str, Any]
+    """What the method left at the end of the step before (`Method.end`); empty if nothing."""
+
+
+def start_of(run: Run, step: int) -> Start:
+    """The model that a step starts from, its teacher, and its method's state.
+
+    Raises:
+        UserError: the step before has no usable checkpoint.
+    """
+    torch.manual_seed(derive_seed(run.manifest.seed, "model", step))
     if step == 0:
-        return DeepLab(bench.manifest.model, [len(bench.schedule.new(0))], load_weights=True), None
-    model = load_model(bench, step - 1)
+        return Start(DeepLab(run.manifest.model, [len(run.schedule.new(0))], load_weights=True), None, {})
+    path = run.directory.verify(step - 1, "checkpoint")
+    state = _read(run, step - 1, path)
+    model = _model_in(run, step - 1, path, state)
     teacher = model.frozen_copy()
-    model.add_classes(len(bench.schedule.new(step)))
-    return model, teacher
+    model.add_classes(len(run.schedule.new(step)))
+    return Start(model, teacher, state.get("method_state", {}))
 
 
-def load_model(bench: Workbench, step: int) -> DeepLab:
-    """The trained model of a step, on the CPU.
+def load_model(run: Run, step: int) -> DeepLab:
+    """The trained model of a step, on the CPU. Needs no data set.
 
     Raises:
         UserError: its checkpoint is missing, damaged, or of another recipe.
     """
-    path = bench.run.verify(step, "checkpoint")
-    state = load_state(path, checkpoint_recipe(bench, step), f"delete it and train step {step} again")
-    model = DeepLab(bench.manifest.model, [len(classes) for classes in bench.schedule.steps[: step + 1]])
+    path = run.directory.verify(step, "checkpoint")
+    return _model_in(run, step, path, _read(run, step, path))
+
+
+def _read(run: Run, step: int, path: Path) -> State:
+    return load_state(path, checkpoint_recipe(run, step), f"delete it and train step {step} again")
+
+
+def _model_in(run: Run, step: int, path: Path, state: State) -> DeepLab:
+    model = DeepLab(run.manifest.model, [len(classes) for classes in run.schedule.steps[: step + 1]])
     try:
         model.load_state_dict(state["model"])
     except (KeyError, RuntimeError):
@@ -42,28 +69,32 @@ def load_model(bench: Workbench, step: int) -> DeepLab:
     return model
 
 
-def checkpoint_recipe(bench: Workbench, step: int) -> str:
+def checkpoint_recipe(run: Run, step: int) -> str:
     """The fingerprint of all that a step's checkpoint depends on; runs with the same base step share step 0's."""
-    return fingerprint(bench.manifest) if step else bench.base_fingerprint
+    return fingerprint(run.manifest) if step else run.base_fingerprint
 
 
-def save_model(bench: Workbench, step: int, model: DeepLab, **facts: Any) -> None:
-    """Write and record a step's final checkpoint."""
-    by_main(bench, lambda: _write_model(bench, step, model, facts))
+def save_model(run: Run, step: int, model: DeepLab, method_state: Mapping[str, Any], **facts: Any) -> None:
+    """Write and record a step's final checkpoint, in the main process.
+
+    Args:
+        method_state: of tensors and plain data; not in the file if empty.
+        facts: for the record.
+    """
+    write_on_main(run, lambda: _write_model(run, step, model, method_state, facts))
 
 
-def _write_model(bench: Workbench, step: int, model: DeepLab, facts: dict[str, Any]) -> None:
-    path = bench.run.checkpoint(step)
-    seen = bench.schedule.seen(step)
-    classes = [bench.class_name(class_id) for class_id in seen]
-    save_state(
-        path,
-        {
-            "recipe": checkpoint_recipe(bench, step),
-            "step": step,
-            "class_ids": list(seen),
-            "classes": classes,
-            "model": model.state_dict(),
-        },
-    )
-    bench.run.record(step, "checkpoint", path, **facts)
+def _write_model(run: Run, step: int, model: DeepLab, method_state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+    path = run.directory.checkpoint(step)
+    seen = run.schedule.seen(step)
+    state: State = {
+        "recipe": checkpoint_recipe(run, step),
+        "step": step,
+        "class_ids": list(seen),
+        "classes": [run.class_name(class_id) for class_id in seen],
+        "model": model.state_dict(),
+    }
+    if method_state:
+        state["method_state"] = dict(method_state)
+    save_state(path, state)
+    run.directory.record(step, "checkpoint", path, **facts)

@@ -1,46 +1,104 @@
-"""A run laid out for work: its data set, schedule and views of each step."""
+"""A run laid out: its recipe and directory, and, each read when it is first asked for, its schedule, data set and models."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eircli.common.errors import UserError
 from eircli.common.torchrun_env import launched
-from eircli.common.types import BACKGROUND, IGNORE, Split, UInt8Array
+from eircli.common.types import BACKGROUND, IGNORE, DataSet, Split, UInt8Array
 from eircli.config.fingerprint import base_fingerprint
 from eircli.config.manifest import Manifest
-from eircli.config.protocols import Part, parse_schedule
+from eircli.config.protocols import Part, Schedule, parse_schedule
 from eircli.data.class_index import ClassIndex, read_class_index
-from eircli.data.open import open_dataset
+from eircli.data.open import class_names, open_dataset
 from eircli.data.step_view import StepView
-from eircli.run.rundir import RunDir
+from eircli.run.rundir import RunDir, open_run_dir
+
+if TYPE_CHECKING:
+    from eircli.model.deeplab import DeepLab
 
 
-class Workbench:
-    """Everything about a run that its manifest and data set determine; nothing is written.
+def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None = None, look_only: bool = False) -> Run:
+    """The run that a recipe, a run directory or its manifest.yaml means. Creates nothing, and needs no data set.
+
+    Args:
+        look_only: the caller reads nothing of the run but its recipe, so a contradicting run directory is no matter.
 
     Raises:
-        UserError: a data set that is not there, a schedule that does not fit it, or too small a budget.
+        UserError: no such recipe, a bad one, or one that contradicts the manifest already in its run directory.
+    """
+    return Run(open_run_dir(target, overrides, run_dir, look_only))
+
+
+class Run:
+    """Everything about a run that its manifest, record and data set determine.
+
+    Class names and schedule come from the record of a run that was worked on, so that its data set need not be there;
+    whatever needs images raises a `UserError` where the data set is not.
     """
 
-    def __init__(self, run: RunDir) -> None:
-        self.run = run
-        manifest = self.manifest
-        self.dataset = open_dataset(manifest.dataset)
-        self.schedule = parse_schedule(manifest.protocol.schedule, len(self.dataset.classes), manifest.protocol.order)
-        old = len(self.schedule.old(len(self.schedule) - 1))
-        limit = manifest.memory.limit
-        if manifest.keeps in ("instances", "images") and limit.unit == "exemplars" and limit.amount < old:
-            raise UserError(f"memory.budget: {limit.amount} is less than the {old} old classes of the last step")
+    def __init__(self, directory: RunDir) -> None:
+        self.directory = directory
 
     @property
     def manifest(self) -> Manifest:
         """The run's manifest."""
-        return self.run.manifest
+        return self.directory.manifest
+
+    @cached_property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the data set's classes: class id k at position k - 1."""
+        return self.directory.classes or class_names(self.manifest.dataset)
+
+    @cached_property
+    def schedule(self) -> Schedule:
+        """Which classes each step learns.
+
+        Raises:
+            UserError: it does not fit the classes, or the memory's budget does not fit it.
+        """
+        manifest = self.manifest
+        schedule = parse_schedule(manifest.protocol.schedule, len(self.classes), manifest.protocol.order)
+        old, limit = len(schedule.old(len(schedule) - 1)), manifest.memory.limit
+        bounded = manifest.memory_kind is not None and manifest.memory_kind.bounded
+        if bounded and limit.unit == "exemplars" and limit.amount < old:
+            raise UserError(f"memory.budget: {limit.amount} is less than the {old} old classes of the last step")
+        return schedule
+
+    @cached_property
+    def dataset(self) -> DataSet:
+        """The data set, opened."""
+        return open_dataset(self.manifest.dataset)
+
+    def checked(self) -> Run:
+        """The run itself, once data set and schedule are known to be there and to fit.
+
+        Raises:
+            UserError: a data set that is not there, a schedule that does not fit it, or too small a budget.
+        """
+        _ = self.dataset, self.schedule
+        return self
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for writing (`RunDir.locked`), on the classes of its data set."""
+        with self.directory.locked(self.dataset.classes):
+            yield
+
+    def model(self, step: int) -> DeepLab:
+        """The trained model of a step, on the CPU (`run.models.load_model`)."""
+        from eircli.run.models import load_model
+
+        return load_model(self, step)
 
     @property
     def base_fingerprint(self) -> str:
@@ -61,7 +119,11 @@ class Workbench:
 
     def class_name(self, class_id: int) -> str:
         """A class's name."""
-        return "background" if class_id == BACKGROUND else self.dataset.classes[class_id - 1]
+        return "background" if class_id == BACKGROUND else self.classes[class_id - 1]
+
+    def channel_names(self, step: int) -> list[str]:
+        """The names of a step's channels, background's first."""
+        return [self.class_name(class_id) for class_id in (BACKGROUND, *self.schedule.seen(step))]
 
     @cached_property
     def train_index(self) -> ClassIndex:
@@ -103,5 +165,5 @@ class Workbench:
         return StepView(self.dataset.val, self._some_positions(step, "test"), table, self.manifest.data.short_side)
 
     def memory_table(self, step: int) -> UInt8Array:
-        """uint8 [256]: class id → channel of the classes that the bank of `step` holds."""
+        """uint8 [256]: class id → channel of the classes that the memory of `step` holds."""
         return self.schedule.channel_table(self.schedule.old(step), step)

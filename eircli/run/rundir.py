@@ -1,4 +1,4 @@
-"""A run directory: where everything lies, the record of finished stages, atomic writes, one writer at a time.
+"""A run directory: where everything lies, the record of what is finished, one writer at a time.
 
 RUN/manifest.yaml                       the resolved recipe and the record `steps:`
 RUN/step-0/{model.pt, resume.pt, journal.jsonl, results.json, confusion.csv}
@@ -7,33 +7,27 @@ RUN/step-1/{bank.h5, model.pt, …}
 
 from __future__ import annotations
 
-import platform
 import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Literal
 
 import yaml
 from filelock import FileLock, Timeout
 
-from eircli import __version__
 from eircli.common.errors import UserError
 from eircli.common.io import sha256, write_text
 from eircli.config.fingerprint import differing_keys, to_tree
 from eircli.config.manifest import Manifest
-from eircli.config.recipe import load_recipe, resolve
-from eircli.config.tree import load_yaml
-
-Record = dict[int, dict[str, dict[str, Any]]]
-"""Step → artifact → what is recorded of it."""
-
-Artifact = Literal["bank", "checkpoint", "results", "results_full_size"]
+from eircli.config.recipe import load_recipe, recipe_file, resolve
+from eircli.config.tree import Tree, load_yaml
+from eircli.run.record import Artifact, Entry, Record, Steps, forget_derived
 
 HEADER = "# Written by eir: the resolved recipe of this run and, under `steps`, what it has made so far.\n"
+
+RECORD_KEYS = ("classes", "steps")
+"""What stands in a run's manifest.yaml beside the recipe."""
 
 
 class RunDir:
@@ -43,7 +37,7 @@ class RunDir:
         self.path = path
         self.manifest = manifest
         self._opened_by = opened_by
-        self._steps: Record | None = None
+        self._record: Record | None = None
 
     @property
     def name(self) -> str:
@@ -76,10 +70,16 @@ class RunDir:
         return self.file(step, "results-full-size.json" if full_size else "results.json")
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self, classes: Sequence[str] | None = None) -> Iterator[None]:
         """Hold the run for writing; its directory is made, and unmade if the block fails before it made anything.
 
         The system drops the lock when its holder dies, however it dies.
+
+        Args:
+            classes: the names of the data set's classes, recorded for those who open the run without the data set.
+
+        Raises:
+            UserError: somebody else holds it, or it was made with another recipe or other classes.
         """
         is_new = not self.path.exists()
         self.path.mkdir(parents=True, exist_ok=True)
@@ -91,7 +91,7 @@ class RunDir:
         try:
             for leftover in self.path.glob("**/.*.part"):
                 leftover.unlink()
-            self._settle()
+            self._settle(classes)
             yield
         except UserError:
             if is_new and not list(self.path.glob("step-*")):
@@ -100,51 +100,65 @@ class RunDir:
         finally:
             lock.release()
 
-    def _settle(self) -> None:
-        """Create the manifest, or see to it that it is the same recipe."""
+    def _settle(self, classes: Sequence[str] | None) -> None:
+        """Create the manifest, or see to it that it is the same recipe on the same classes."""
         if self.manifest_path.exists():
-            recorded, self._steps = read_manifest(self.manifest_path)
+            recorded, self._record = read_manifest(self.manifest_path)
             _refuse_differing(recorded, self.manifest, self.path)
         else:
-            self._steps = {}
-        self._write(self._steps)
+            self._record = Record()
+        known = self._record.classes
+        if classes is not None and known is not None and known != tuple(classes):
+            raise UserError(
+                f"{self.path}: was made with the classes {', '.join(known)}; the data set now has {', '.join(classes)}; "
+                "put it back, or give --run-dir for a new run"
+            )
+        if classes is not None:
+            self._record.classes = tuple(classes)
+        self._write()
 
-    def _write(self, steps: Record) -> None:
-        self._steps = steps
-        tree = to_tree(self.manifest) | {"steps": steps}
-        write_text(
-            self.manifest_path, HEADER + yaml.safe_dump(tree, sort_keys=False, default_flow_style=None, allow_unicode=True)
-        )
+    def _write(self) -> None:
+        steps = {step: {artifact: entry.to_tree() for artifact, entry in made.items()} for step, made in self.steps.items()}
+        tree: Tree = to_tree(self.manifest)
+        if self.classes is not None:
+            tree["classes"] = list(self.classes)
+        text = yaml.safe_dump(tree | {"steps": steps}, sort_keys=False, default_flow_style=None, allow_unicode=True)
+        write_text(self.manifest_path, HEADER + text)
 
     @property
-    def steps(self) -> Record:
-        """The record: step → artifact → file, size, sha256, made, versions."""
-        if self._steps is None:  # read once: while the run is held, nobody else changes it
-            self._steps = read_manifest(self.manifest_path)[1] if self.manifest_path.exists() else {}
-        return self._steps
+    def recorded(self) -> Record:
+        """What the run knows of itself; empty for one that nobody has worked on."""
+        if self._record is None:  # read once: while the run is held, nobody else changes it
+            self._record = read_manifest(self.manifest_path)[1] if self.manifest_path.exists() else Record()
+        return self._record
 
-    def adopt(self, steps: Record) -> None:
+    @property
+    def steps(self) -> Steps:
+        """Step → artifact → its entry in the record."""
+        return self.recorded.steps
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of the data set's classes, as recorded; None before anybody worked on the run."""
+        return self.recorded.classes
+
+    def adopt(self, record: Record) -> None:
         """Take the record for what another process says that it is."""
-        self._steps = steps
+        self._record = record
+
+    def entry(self, step: int, artifact: Artifact) -> Entry | None:
+        """What is recorded of an artifact; None if nothing."""
+        return self.steps.get(step, {}).get(artifact)
 
     def record(self, step: int, artifact: Artifact, path: Path, **facts: object) -> None:
         """Enter a finished artifact; what was made from an earlier version of it is dropped from the record."""
-        steps = self.steps
-        entry = {
-            "file": str(path.relative_to(self.path)),
-            "size": path.stat().st_size,
-            "sha256": sha256(path),
-            "made": datetime.now(UTC).isoformat(timespec="seconds"),
-            "eir": __version__,
-            "torch": _version("torch"),
-            "python": platform.python_version(),
-            **facts,
-        }
-        recorded = steps.setdefault(step, {})
-        if recorded.get(artifact, {}).get("sha256") != entry["sha256"]:
-            _forget_derived(steps, step, artifact, self.manifest.memory_needs_model)
-        recorded[artifact] = entry
-        self._write(dict(sorted(steps.items())))
+        entry, before = Entry.of_file(path, self.path, facts), self.entry(step, artifact)
+        made = self.steps.setdefault(step, {})
+        if before is None or before.sha256 != entry.sha256:
+            forget_derived(self.steps, step, artifact, self.manifest.memory_needs_model)
+        made[artifact] = entry
+        self.recorded.steps = dict(sorted(self.steps.items()))
+        self._write()
 
     def done(self, step: int, artifact: Artifact) -> bool:
         """Whether the artifact is recorded, there and intact.
@@ -152,8 +166,8 @@ class RunDir:
         Raises:
             UserError: it is there but damaged.
         """
-        entry = self.steps.get(step, {}).get(artifact)
-        return entry is not None and (self.path / entry["file"]).is_file() and self.verify(step, artifact).is_file()
+        entry = self.entry(step, artifact)
+        return entry is not None and (self.path / entry.file).is_file() and self.verify(step, artifact).is_file()
 
     def verify(self, step: int, artifact: Artifact) -> Path:
         """The artifact's path, after its content has been checked against the record.
@@ -161,46 +175,33 @@ class RunDir:
         Raises:
             UserError: not recorded, missing, or damaged.
         """
-        entry = self.steps.get(step, {}).get(artifact)
+        entry = self.entry(step, artifact)
         if entry is None:
             raise UserError(f"{self.path}: step {step} has no {artifact} yet; {_how_to_make(artifact, self.name, step)}")
-        path: Path = self.path / entry["file"]
+        path = self.path / entry.file
         if not path.is_file():
             raise UserError(f"{path}: recorded but missing; {_how_to_make(artifact, self.name, step)}")
-        if path.stat().st_size != entry["size"] or sha256(path) != entry["sha256"]:
+        if path.stat().st_size != entry.size or sha256(path) != entry.sha256:
             raise UserError(
                 f"{path}: damaged (not the recorded sha256); delete it, then {_how_to_make(artifact, self.name, step)}"
             )
         return path
 
 
-def _forget_derived(steps: Record, step: int, artifact: Artifact, memory_needs_model: bool) -> None:
-    """Drop from the record what was made from an artifact that is replaced.
-
-    A bank goes into its step's checkpoint and into all later banks; a checkpoint into its results, all later
-    checkpoints, and all later banks if they were chosen or made by the model; results into nothing.
-    """
-    order = {"bank": 0, "checkpoint": 1, "results": 2, "results_full_size": 2}
-    if order[artifact] == 2:
-        return
-    for later, recorded in steps.items():
-        for name in list(recorded):
-            from_model = artifact == "bank" or name != "bank" or memory_needs_model
-            derived = order[name] > order[artifact] if later == step else from_model
-            if later >= step and derived:
-                del recorded[name]
-
-
 def read_manifest(path: Path) -> tuple[Manifest, Record]:
     """The manifest and the record in a run directory's manifest.yaml."""
     tree = load_yaml(path)
-    steps = tree.pop("steps", {})
-    if not isinstance(steps, dict):
-        raise UserError(f"{path}: steps: must be a mapping")
-    return resolve(tree, source=str(path)), steps
+    classes, steps = tree.pop("classes", None), tree.pop("steps", {})
+    try:
+        made: Steps = {
+            step: {artifact: Entry.from_tree(entry) for artifact, entry in artifacts.items()} for step, artifacts in steps.items()
+        }
+    except (AttributeError, TypeError):
+        raise UserError(f"{path}: steps: is no record of a run; restore the file from a copy") from None
+    return resolve(tree, source=str(path)), Record(made, None if classes is None else tuple(classes))
 
 
-def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None = None, look_only: bool = False) -> RunDir:
+def open_run_dir(target: Path, overrides: Sequence[str] = (), run_dir: Path | None = None, look_only: bool = False) -> RunDir:
     """The run that a recipe, a run directory or its manifest.yaml means. Creates nothing.
 
     Args:
@@ -209,26 +210,27 @@ def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None =
     Raises:
         UserError: no such recipe, a bad one, or one that contradicts the manifest already in its run directory.
     """
-    path = target / "manifest.yaml" if target.is_dir() else target
+    path, run = recipe_file(target / "manifest.yaml" if target.is_dir() else target)
     if not path.is_file():
         what = "no manifest.yaml in this folder" if target.is_dir() else "no such recipe or run directory"
         raise UserError(f"{target}: {what}; give a recipe (configs/*.yaml), a run directory, or its manifest.yaml")
     tree = load_yaml(path)
-    if "steps" in tree:
-        del tree["steps"]
+    if "steps" in tree and run is None:
+        for key in RECORD_KEYS:
+            tree.pop(key, None)
         manifest = resolve(tree, overrides, str(path))
         if overrides and not look_only:
             _refuse_differing(resolve(tree, source=str(path)), manifest, path.parent)
         if run_dir is not None and run_dir.resolve() != path.parent.resolve():
             raise UserError(f"--run-dir: {target} is itself a run directory; give its recipe to start another run")
         return RunDir(path.parent, manifest, str(target))
-    manifest = load_recipe(path, overrides)
+    manifest = load_recipe(target, overrides)
     words = [str(target), *(word for override in overrides for word in ("--set", override))]
     opened_by = shlex.join([*words, "--run-dir", str(run_dir)] if run_dir else words)
-    run = RunDir(run_dir or Path("runs") / f"{manifest.name}-seed{manifest.seed}", manifest, opened_by)
-    if run.manifest_path.exists() and not look_only:
-        _refuse_differing(read_manifest(run.manifest_path)[0], manifest, run.path)
-    return run
+    directory = RunDir(run_dir or Path("runs") / f"{manifest.name}-seed{manifest.seed}", manifest, opened_by)
+    if directory.manifest_path.exists() and not look_only:
+        _refuse_differing(read_manifest(directory.manifest_path)[0], manifest, directory.path)
+    return directory
 
 
 def _refuse_differing(recorded: Manifest, wanted: Manifest, path: Path) -> None:
@@ -241,10 +243,3 @@ def _refuse_differing(recorded: Manifest, wanted: Manifest, path: Path) -> None:
 def _how_to_make(artifact: str, name: str, step: int) -> str:
     command = {"bank": "build-memory", "checkpoint": "train"}.get(artifact, "evaluate")
     return f"run: eir {command} {name} --step {step}"
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "not installed"

@@ -1,1 +1,1 @@
-"""The stages of a run as plain functions of a workbench and a step; each records what it makes."""
+"""The stages of a run as plain functions of a run and a step; each records what it makes."""

@@ -19,39 +19,39 @@ from filelock import FileLock, Timeout
 from eircli.common.io import sha256, write_text
 from eircli.common.progress import Say
 from eircli.engine.device import choose_compute
-from eircli.engine.distributed import from_main
-from eircli.run.main_process import by_main
-from eircli.run.run import Workbench
+from eircli.engine.distributed import broadcast_from_main
+from eircli.run.main_process import write_on_main
+from eircli.run.run import Run
 
 VERSION = 2
 """Raised whenever the same settings and data would train another base step."""
 
 
-def shared_checkpoint(bench: Workbench) -> Path:
+def shared_checkpoint(run: Run) -> Path:
     """Where the run's base step lies for others."""
-    compute, weights = choose_compute(bench.manifest.runtime), Path(bench.manifest.model.weights)
+    compute, weights = choose_compute(run.manifest.runtime), Path(run.manifest.model.weights)
     decides = [
         str(VERSION),
-        bench.base_fingerprint,
-        bench.dataset.train.fingerprint(),
+        run.base_fingerprint,
+        run.dataset.train.fingerprint(),
         sha256(weights) if weights.is_file() else "",
         f"{compute.device.type} {compute.dtype}",
     ]
     key = hashlib.sha256("\n".join(decides).encode()).hexdigest()
-    return bench.run.path.parent / ".base-steps" / f"{key[:32]}.pt"
+    return run.directory.path.parent / ".base-steps" / f"{key[:32]}.pt"
 
 
 @contextmanager
-def claimed(bench: Workbench, say: Say) -> Iterator[None]:
+def claimed(run: Run, say: Say) -> Iterator[None]:
     """Hold the run's base step: whoever else needs the same one waits until it is there."""
     with ExitStack() as held:
-        from_main(lambda: held.enter_context(_lock(bench, say)))
+        broadcast_from_main(lambda: held.enter_context(_lock(run, say)))
         yield
 
 
 @contextmanager
-def _lock(bench: Workbench, say: Say) -> Iterator[None]:
-    path = shared_checkpoint(bench)
+def _lock(run: Run, say: Say) -> Iterator[None]:
+    path = shared_checkpoint(run)
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path.with_suffix(".lock"))
     try:
@@ -65,13 +65,13 @@ def _lock(bench: Workbench, say: Say) -> Iterator[None]:
         lock.release()
 
 
-def take(bench: Workbench, say: Say) -> bool:
+def take(run: Run, say: Say) -> bool:
     """Make the shared checkpoint, if there is one, the run's own."""
-    return by_main(bench, lambda: _take(bench, say))
+    return write_on_main(run, lambda: _take(run, say))
 
 
-def _take(bench: Workbench, say: Say) -> bool:
-    path = shared_checkpoint(bench)
+def _take(run: Run, say: Say) -> bool:
+    path = shared_checkpoint(run)
     if not path.exists():
         return False
     digest = sha256(path)
@@ -79,21 +79,21 @@ def _take(bench: Workbench, say: Say) -> bool:
     if not known.exists() or known.read_text().strip() != digest:
         say(f"{path}: damaged (not the SHA-256 beside it), and not used; training the base step anew")
         return False
-    own = bench.run.checkpoint(0)
+    own = run.directory.checkpoint(0)
     _link(path, own)
-    bench.run.record(0, "checkpoint", own, base_step=bench.base_fingerprint, shared_from=path.stem)
-    bench.run.resume_file(0).unlink(missing_ok=True)
+    run.directory.record(0, "checkpoint", own, base_step=run.base_fingerprint, shared_from=path.stem)
+    run.directory.resume_file(0).unlink(missing_ok=True)
     say(f"step 0: the same as another run's, taken from {path}")
     return True
 
 
-def share(bench: Workbench) -> None:
+def share(run: Run) -> None:
     """Leave the run's trained base step for others."""
-    from_main(lambda: _share(bench))
+    broadcast_from_main(lambda: _share(run))
 
 
-def _share(bench: Workbench) -> None:
-    own, path = bench.run.verify(0, "checkpoint"), shared_checkpoint(bench)
+def _share(run: Run) -> None:
+    own, path = run.directory.verify(0, "checkpoint"), shared_checkpoint(run)
     path.with_suffix(".sha256").unlink(missing_ok=True)
     _link(own, path)
     write_text(path.with_suffix(".sha256"), sha256(path) + "\n")

@@ -3,55 +3,71 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from eircli.common.errors import UserError
 from eircli.common.io import sha256
 from eircli.model.deeplab import DeepLab
-from eircli.model.safe_loading import read_tensors
-from eircli.model.state_dict_adapters import load_checked, rename, split_classes
+from eircli.model.safe_loading import load_tensors
+from eircli.model.state_dict_adapters import adapt, load_checked, split_classes
 from eircli.run.models import save_model
-from eircli.run.run import Workbench
+from eircli.run.run import Run
 
 
-def import_checkpoint(bench: Workbench, step: int, file: Path, again: bool = False) -> dict[str, Any]:
+@dataclass(frozen=True)
+class ImportFacts:
+    """What was taken of a file."""
+
+    step: int
+    file: str
+    naming: str
+    """Whose names it has."""
+    tensors: dict[str, int]
+    """How many tensors were taken of each part of the network."""
+    left_out: dict[str, int]
+    checkpoint: str
+    notes: list[str]
+    """What a user should know that no shape of a tensor shows."""
+
+
+def import_checkpoint(run: Run, step: int, file: Path, again: bool = False) -> ImportFacts:
     """Make a file's weights the checkpoint of a step, and say what of it was taken.
 
     Raises:
         UserError: the step has a checkpoint already (unless `again`), or the file does not fit.
     """
-    bench.check_step(step)
-    if not again and bench.run.done(step, "checkpoint"):
-        raise UserError(f"{bench.run.checkpoint(step)}: step {step} has a checkpoint already; --again takes its place")
-    steps = bench.schedule.steps[: step + 1]
-    loaded = read_tensors(file)
-    if loaded.class_ids is not None and loaded.class_ids != list(bench.schedule.seen(step)):
-        raise UserError(f"{file}: has learned the classes {loaded.class_ids}, step {step} here {list(bench.schedule.seen(step))}")
-    renamed = rename(file, loaded.tensors)
-    state = split_classes(file, renamed.state, steps) if "all_classes.weight" in renamed.state else renamed.state
-    model = DeepLab(bench.manifest.model, [len(classes) for classes in steps])
+    run.check_step(step)
+    if not again and run.directory.done(step, "checkpoint"):
+        raise UserError(f"{run.directory.checkpoint(step)}: step {step} has a checkpoint already; --again takes its place")
+    steps = run.schedule.steps[: step + 1]
+    loaded = load_tensors(file)
+    if loaded.class_ids is not None and loaded.class_ids != list(run.schedule.seen(step)):
+        raise UserError(f"{file}: has learned the classes {loaded.class_ids}, step {step} here {list(run.schedule.seen(step))}")
+    model = DeepLab(run.manifest.model, [len(classes) for classes in steps])
+    adapted = adapt(file, loaded.tensors, model)
+    state = split_classes(file, adapted.state, steps) if "all_classes.weight" in adapted.state else adapted.state
     load_checked(file, model, state)
-    save_model(bench, step, model, imported=file.name, imported_sha256=sha256(file))
-    bench.run.resume_file(step).unlink(missing_ok=True)
-    return {
-        "step": step,
-        "file": str(file),
-        "naming": renamed.naming,
-        "tensors": dict(Counter(name.split(".")[0] for name in state)),
-        "left_out": dict(Counter(name.split(".")[0] for name in renamed.left_out)),
-        "checkpoint": str(bench.run.checkpoint(step)),
-        "notes": _notes(bench, step, renamed.naming),
-    }
+    save_model(run, step, model, {}, imported=file.name, imported_sha256=sha256(file))
+    run.directory.resume_file(step).unlink(missing_ok=True)
+    return ImportFacts(
+        step=step,
+        file=str(file),
+        naming=adapted.naming,
+        tensors=dict(Counter(name.split(".")[0] for name in state)),
+        left_out=dict(Counter(name.split(".")[0] for name in adapted.left_out)),
+        checkpoint=str(run.directory.checkpoint(step)),
+        notes=_notes(run, step, adapted.naming),
+    )
 
 
-def _notes(bench: Workbench, step: int, naming: str) -> list[str]:
+def _notes(run: Run, step: int, naming: str) -> list[str]:
     """What a user should know that no shape of a tensor shows."""
     if naming != "torchvision":
         return []
     notes = [
-        f"torchvision trains at stride 8 with ASPP rates 12, 24, 36; here it is stride 16 with {list(bench.manifest.model.aspp_rates)}"
+        f"torchvision trains at stride 8 with ASPP rates 12, 24, 36; here it is stride 16 with {list(run.manifest.model.aspp_rates)}"
     ]
-    if bench.manifest.activation(step) == "sigmoid":
+    if run.manifest.activation(step) == "sigmoid":
         notes.append(f"torchvision trains with soft-max; the predictions of step {step} are read by sigmoid")
     return notes

@@ -1,0 +1,84 @@
+"""`eir run-protocol`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from eircli.cli.options import AsJson, Device, Overrides, Recipes, RunDirectory, Seeds, open_all, say
+from eircli.common.records import to_json
+from eircli.common.torchrun_env import launched
+
+if TYPE_CHECKING:
+    from eircli.run.results import StepResults
+    from eircli.run.run import Run
+
+EXAMPLE = "eir run-protocol configs/shapes-6-2-finetune.yaml configs/shapes-6-2-eir.yaml"
+
+
+def command(
+    recipes: Recipes,
+    overrides: Overrides = None,
+    run_dir: RunDirectory = None,
+    device: Device = None,
+    seeds: Seeds = None,
+    pictures: Annotated[
+        int, typer.Option("--pictures", min=0, help="Draw this many test images with every run's prediction.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Run all steps of one or more recipes, and print their figures side by side. What is done is not done again."""
+    runs = open_all(recipes, overrides, seeds, run_dir, device)
+    from eircli.reports.comparison import compare
+    from eircli.reports.comparison_tables import render
+    from eircli.reports.tables import FinishedRun, protocol_table, stdout
+
+    finished = [
+        FinishedRun(run.manifest.name, str(run.directory.path), run.manifest.method.name, run.manifest.seed, steps)
+        for run, steps in zip(runs, finish(runs), strict=True)
+    ]
+    if pictures:
+        from eircli.reports.pictures import draw_side_by_side
+        from eircli.run.main_process import held_by_main, write_on_main
+
+        with held_by_main(runs[-1]):
+            say(f"picture: {write_on_main(runs[-1], lambda: draw_side_by_side(runs, pictures))}")
+    if as_json:
+        print(to_json({"runs": finished}))
+        return
+    if seeds:
+        print(render(compare(runs), "table", all_steps=False))
+    else:
+        stdout().print(protocol_table(finished))
+    for run in finished:
+        print(f"{run.name}: {run.run_dir}")
+    last = finished[-1]
+    print(f"next: eir evaluate {last.run_dir} --step {len(last.steps) - 1} --pictures 4")
+
+
+def finish(runs: list[Run], announce: bool = False) -> list[list[StepResults]]:
+    """The results of every step of runs, which are first run to their end; what is to do is checked before anything is done.
+
+    Args:
+        announce: say which run is at work.
+    """
+    from eircli.reports.status import recorded_results
+
+    # Several processes must agree on what is done, which `run_protocol` sees to.
+    known = [recorded_results(run) if launched().processes == 1 else None for run in runs]
+    to_do = [run.checked() for run, results in zip(runs, known, strict=True) if results is None]
+    found = []
+    for number, (run, results) in enumerate(zip(runs, known, strict=True), start=1):
+        if announce:
+            say(f"{number} of {len(runs)}: {run.directory.path}")
+        found.append(_run(run) if run in to_do else results or [])
+    return found
+
+
+def _run(run: Run) -> list[StepResults]:
+    from eircli.run.main_process import held_by_main
+    from eircli.stages.run_protocol import run_protocol
+
+    with held_by_main(run):
+        return run_protocol(run, say)

@@ -1,0 +1,29 @@
+"""Results as frozen dataclasses that become JSON and come back from it, checked."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from pydantic import TypeAdapter
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+RecordT = TypeVar("RecordT")
+
+
+def to_json(record: DataclassInstance | Mapping[str, Any], indent: int | None = None) -> str:
+    """A dataclass, or a mapping of such, as JSON text, fields in their order."""
+    return json.dumps(record, default=asdict, indent=indent)
+
+
+def from_json(kind: type[RecordT], text: str) -> RecordT:
+    """The dataclass in a JSON text.
+
+    Raises:
+        ValueError: no JSON, or a field is missing or of another type.
+    """
+    return TypeAdapter(kind).validate_json(text)

@@ -1,0 +1,38 @@
+"""Whole stored images with the labels they had: further training samples."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+
+from eircli.common.types import Exemplar, SampleSource, UInt8Array
+from eircli.config.manifest import Memory
+from eircli.memory.bank import Bank
+from eircli.memory.harvest import Candidate, image_candidates, store_image
+from eircli.memory.kinds.exemplars import ExemplarKind
+from eircli.memory.standalone import StoredImages
+
+
+class ImageMemory(ExemplarKind):
+    """A training image each, ranked for every class it holds and kept once."""
+
+    name = "images"
+
+    def find(self, label: UInt8Array, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
+        return image_candidates(label, channels, image)
+
+    def take(self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int) -> Exemplar:
+        return store_image(images, candidate, ids, int(ids[candidate.channel]), source, step)
+
+    def identity(self, class_id: int, position: int, source: str) -> Hashable:
+        return source
+
+    def turns(self, ranked: dict[int, Sequence[int]]) -> dict[int, Sequence[int]]:
+        """The rarest class first: common ones share its images."""
+        return dict(sorted(ranked.items(), key=lambda pair: len(pair[1])))
+
+    def samples(self, path: Path, table: UInt8Array) -> SampleSource:
+        return StoredImages(Bank(path), table)
+
+
+KIND = ImageMemory()

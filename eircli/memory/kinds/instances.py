@@ -1,0 +1,37 @@
+"""Cut-out instances: the method's own memory (method §4). They are pasted into new images, and samples on a blank canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from eircli.common.types import Exemplar, SampleSource, UInt8Array
+from eircli.config.manifest import Memory
+from eircli.memory.bank import Bank
+from eircli.memory.harvest import Candidate, candidates, cut_out
+from eircli.memory.kinds.exemplars import ExemplarKind
+from eircli.memory.replay import Instances, decode
+from eircli.memory.standalone import StandaloneInstances
+
+
+class InstanceMemory(ExemplarKind):
+    """One object cut out of a training image each; nothing of its surroundings is kept."""
+
+    name = "instances"
+
+    def find(self, label: UInt8Array, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
+        return candidates(label, channels, image, settings.selection, settings.min_area)
+
+    def take(self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int) -> Exemplar:
+        return cut_out(images, candidate, int(ids[candidate.channel]), source, step)
+
+    def samples(self, path: Path, table: UInt8Array) -> SampleSource:
+        return StandaloneInstances(Bank(path), table)
+
+    def for_step(self, path: Path, table: UInt8Array, old: int, device: torch.device, device_bytes: float) -> Instances:
+        return decode(Bank(path), table, old, device, device_bytes)
+
+
+KIND = InstanceMemory()

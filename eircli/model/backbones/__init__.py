@@ -1,0 +1,78 @@
+"""Feature extractors, one file a family. The table of their names is `eircli/config/backbones.py`."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import cast
+from urllib.error import URLError
+
+import torchvision
+from torch import Tensor, nn
+from torch.hub import load_state_dict_from_url
+
+from eircli.common.errors import UserError
+from eircli.config.backbones import BACKBONES
+from eircli.config.manifest import Model
+from eircli.model.backbones.base import Backbone
+from eircli.model.safe_loading import load_tensors
+
+
+def build_backbone(config: Model, load_weights: bool) -> Backbone:
+    """The backbone of a manifest.
+
+    Args:
+        load_weights: start from `config.weights`; False leaves them random, for a checkpoint to fill.
+
+    Raises:
+        UserError: weights that cannot be fetched, read, or do not fit.
+    """
+    backbone: Backbone = _module(config.backbone).build(config.backbone)
+    if load_weights and config.weights != "none":
+        _load(backbone, _weights(config), config)
+    for module in backbone.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = config.batchnorm_momentum
+    return backbone
+
+
+def recomputed_blocks(name: str) -> tuple[type[nn.Module], ...]:
+    """The types of a backbone's parts that are recomputed as one, so that only their inputs are kept."""
+    blocks: tuple[type[nn.Module], ...] = _module(name).BLOCKS
+    return blocks
+
+
+def _module(name: str) -> ModuleType:
+    return import_module(f"{__name__}.{BACKBONES[name].module}")
+
+
+def _weights(config: Model) -> dict[str, Tensor]:
+    if config.weights == "imagenet":
+        name = config.backbone_entry.weights
+        if name is None:
+            raise UserError(
+                f"model.weights: there are no ImageNet weights of {config.backbone}; set model.weights to none or a file"
+            )
+        try:
+            return cast(
+                dict[str, Tensor],
+                load_state_dict_from_url(torchvision.models.get_weight(name).url, check_hash=True, weights_only=True),
+            )
+        except (URLError, OSError, RuntimeError) as error:
+            raise UserError(
+                f"model.weights: could not fetch the ImageNet weights of {config.backbone} ({error}); connect, or give a state-dict file, or none"
+            ) from None
+    path = Path(config.weights)
+    if not path.is_file():
+        raise UserError(f"model.weights: {path} is no file; give imagenet, none, or a state-dict file")
+    return {name.removeprefix("backbone."): tensor for name, tensor in load_tensors(path).tensors.items()}
+
+
+def _load(backbone: Backbone, state: dict[str, Tensor], config: Model) -> None:
+    state = {f"{backbone.prefix}{key}": value for key, value in state.items() if not key.startswith(backbone.foreign)}
+    try:
+        backbone.load_state_dict(state)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"model.weights: {config.weights} does not fit {config.backbone}: {reason}") from None

@@ -1,0 +1,96 @@
+"""The record of a run: what it has made so far, as it stands in its manifest.yaml."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from eircli import __version__
+from eircli.common.io import sha256
+
+Artifact = Literal["bank", "checkpoint", "results", "results_full_size"]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished artifact: its file, and what made it."""
+
+    file: str
+    """Relative to the run directory."""
+    size: int
+    sha256: str
+    made: str
+    """UTC, ISO 8601."""
+    eir: str
+    torch: str
+    python: str
+    """Versions."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What the stage that made it says of it, plain data."""
+
+    @classmethod
+    def of_file(cls, path: Path, run_dir: Path, facts: Mapping[str, Any]) -> Entry:
+        """The entry of a file that was made just now."""
+        return cls(
+            file=str(path.relative_to(run_dir)),
+            size=path.stat().st_size,
+            sha256=sha256(path),
+            made=datetime.now(UTC).isoformat(timespec="seconds"),
+            eir=__version__,
+            torch=_version("torch"),
+            python=platform.python_version(),
+            facts=facts,
+        )
+
+    @classmethod
+    def from_tree(cls, tree: Mapping[str, Any]) -> Entry:
+        """The entry that `to_tree` wrote."""
+        own = {f.name for f in fields(cls)} - {"facts"}
+        return cls(**{k: v for k, v in tree.items() if k in own}, facts={k: v for k, v in tree.items() if k not in own})
+
+    def to_tree(self) -> dict[str, Any]:
+        """Plain data for the manifest: facts stand beside the other keys."""
+        own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "facts"}
+        return {**own, **self.facts}
+
+
+Steps = dict[int, dict[Artifact, Entry]]
+"""Step → artifact → its entry."""
+
+
+@dataclass
+class Record:
+    """What a run knows of itself beside its recipe."""
+
+    steps: Steps = field(default_factory=dict)
+    classes: tuple[str, ...] | None = None
+    """The names of the data set's classes; None before anybody worked on the run."""
+
+
+def forget_derived(steps: Steps, step: int, artifact: Artifact, memory_needs_model: bool) -> None:
+    """Drop from the record what was made from an artifact that is replaced.
+
+    A bank goes into its step's checkpoint and into all later banks; a checkpoint into its results, all later
+    checkpoints, and all later banks if they were chosen or made by the model; results into nothing.
+    """
+    order = {"bank": 0, "checkpoint": 1, "results": 2, "results_full_size": 2}
+    if order[artifact] == 2:
+        return
+    for later, recorded in steps.items():
+        for name in list(recorded):
+            from_model = artifact == "bank" or name != "bank" or memory_needs_model
+            derived = order[name] > order[artifact] if later == step else from_model
+            if later >= step and derived:
+                del recorded[name]
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
