@@ -49,7 +49,7 @@ def _seen_classes(steps: list[list[int]], step: int) -> list[int]:
 
 
 def select_images(image_ids: list[set[int]], steps: list[list[int]], step: int, part: str, setting: str) -> list[int]:
-    """Positions of the images of a part ('train', 'val', 'test') at a step; method §1.
+    """Positions of the images of a part ('train', 'val', 'test') at a step; methods/README.md §1.
 
     The setting ('overlapped', 'disjoint') only matters to 'train'.
     """
@@ -87,7 +87,7 @@ def select_images(image_ids: list[set[int]], steps: list[list[int]], step: int, 
 
 
 def visible_label(label: Array, steps: list[list[int]], step: int) -> NDArray[np.uint8]:
-    """Label of class ids [H,W] as channels, as training sees it at a step: only this step's classes; method §1."""
+    """Label of class ids [H,W] as channels, as training sees it at a step: only this step's classes; methods/README.md §1."""
     channel_of = {}
     for place, class_id in enumerate(_seen_classes(steps, step)):
         channel_of[class_id] = place + 1
@@ -104,7 +104,7 @@ def visible_label(label: Array, steps: list[list[int]], step: int) -> NDArray[np
 
 
 def summed_bce(logits: Array, soft: Array, valid: Array, positive_weight: float = 1.0) -> float:
-    """Binary cross-entropy summed over the channels [N,K,H,W], averaged over the valid pixels [N,H,W]; method §3.
+    """Binary cross-entropy summed over the channels [N,K,H,W], averaged over the valid pixels [N,H,W]; methods/README.md §3.
 
     The positive weight multiplies the term of the soft label in every channel. No valid pixel: 0.0.
     """
@@ -127,7 +127,7 @@ def summed_bce(logits: Array, soft: Array, valid: Array, positive_weight: float 
 
 
 def rskd(student: Array, teacher: Array, region: Array) -> float:
-    """Region-specific distillation: student [N,K,H,W], teacher [N,1+O,H,W], region [N,H,W]; method §5.6.
+    """Region-specific distillation: student [N,K,H,W], teacher [N,1+O,H,W], region [N,H,W]; methods/README.md §5.6.
 
     Pixels outside the region count 0 but are counted in the mean.
     """
@@ -156,7 +156,7 @@ def rskd(student: Array, teacher: Array, region: Array) -> float:
 
 
 def pseudo_labels(labels: Array, teacher_logits: Array, threshold: float) -> NDArray[np.uint8]:
-    """Labels [N,H,W] with confident predictions of the teacher [N,1+O,H,W] where they are 0; method §5.1.
+    """Labels [N,H,W] with confident predictions of the teacher [N,1+O,H,W] where they are 0; methods/README.md §5.1.
 
     The best channel is taken among all, background included; of equal ones the first.
     """
@@ -178,7 +178,7 @@ def pseudo_labels(labels: Array, teacher_logits: Array, threshold: float) -> NDA
 
 
 def potential_classes(labels: Array, combined: Array, limit: int) -> list[int]:
-    """Pseudo-labelled channels that are not among the labels [H,W], largest first, at most `limit`; method §5.2."""
+    """Pseudo-labelled channels that are not among the labels [H,W], largest first, at most `limit`; methods/README.md §5.2."""
     height, width = labels.shape
     labelled = set()
     area: dict[int, int] = {}
@@ -195,7 +195,7 @@ def potential_classes(labels: Array, combined: Array, limit: int) -> list[int]:
 
 
 def slots(combined: Array, side: int, count: int) -> list[Corner]:
-    """Top-left corners of the `count` windows with the most background in labels [H,W], best first; method §5.3.
+    """Top-left corners of the `count` windows with the most background in labels [H,W], best first; methods/README.md §5.3.
 
     The windows lie at multiples of `side`, entirely inside; of equal ones the first in row-major order.
     """
@@ -224,7 +224,7 @@ def paste(
     lam: float,
     flip: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Image [3,H,W] and soft label [K,H,W] (copies) after one paste of an instance [h,w,3] with mask [h,w]; method §5.4.
+    """Image [3,H,W] and soft label [K,H,W] (copies) after one paste of an instance [h,w,3] with mask [h,w]; methods/README.md §5.4.
 
     The instance is mirrored first and scaled afterwards. What overflows is pushed back inside; were the instance larger
     than the image, it would start at 0 and its rest be cut off.
@@ -267,7 +267,7 @@ def plan(
     random_classes: list[int],
     stocked: set[int],
 ) -> list[tuple[int, Corner]]:
-    """The pastes (channel, corner) of one image in order; method §5.4.
+    """The pastes (channel, corner) of one image in order; methods/README.md §5.4.
 
     Potential class i goes to slot i. Filler j is random_classes[j], which goes to slot 0 ('best-slot') or n + j ('spread')
     with n the number of potential classes, skipped ones included. What has no slot or no stock is left out, not replaced.
@@ -289,7 +289,7 @@ def plan(
 
 
 def balanced_quota(supply: dict[int, int], budget: int) -> dict[int, int]:
-    """How many instances each class gets, as even as the supply allows, one at a time in rounds; method §4."""
+    """How many instances each class gets, as even as the supply allows, one at a time in rounds; methods/README.md §4."""
     quota = dict.fromkeys(supply, 0)
     left = budget
     handed_out = True
@@ -304,7 +304,7 @@ def balanced_quota(supply: dict[int, int], budget: int) -> dict[int, int]:
 
 
 def components(mask: Array) -> list[NDArray[np.bool_]]:
-    """The 8-connected components of a mask [H,W], in row-major order of their first pixels; method §4."""
+    """The 8-connected components of a mask [H,W], in row-major order of their first pixels; methods/README.md §4."""
     height, width = mask.shape
     visited = np.zeros((height, width), dtype=bool)
     found = []
@@ -328,7 +328,7 @@ def components(mask: Array) -> list[NDArray[np.bool_]]:
 
 
 def confusion(truth: Array, prediction: Array, k: int) -> NDArray[np.int64]:
-    """Confusion matrix [k,k] of two label maps [H,W], rows truth; ignored pixels of the truth do not count; method §7."""
+    """Confusion matrix [k,k] of two label maps [H,W], rows truth; ignored pixels of the truth do not count; methods/README.md §7."""
     height, width = truth.shape
     counts = np.zeros((k, k), dtype=np.int64)
     for row in range(height):
@@ -348,7 +348,7 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def iou_figures(confusion: Array, base_count: int, absent: str = "zero") -> dict[str, Any]:
-    """Figures of a confusion matrix [k,k]: 'iou' per class, means 'old', 'new', 'all', and 'harmonic'; method §7.
+    """Figures of a confusion matrix [k,k]: 'iou' per class, means 'old', 'new', 'all', and 'harmonic'; methods/README.md §7.
 
     A class is absent if neither truth nor prediction has a pixel of it: its IoU is 0.0 ('zero'), or None and left out of
     the means ('skip'). 'old' is background and the first base_count classes, 'all' the mean over all classes.
@@ -382,7 +382,7 @@ def iou_figures(confusion: Array, base_count: int, absent: str = "zero") -> dict
 
 
 def learning_rate(iteration: int, total: int, base_lr: float, power: float, warmup_fraction: float) -> float:
-    """Learning rate at an iteration (from 0, below total): linear warm-up times polynomial decay; method §6."""
+    """Learning rate at an iteration (from 0, below total): linear warm-up times polynomial decay; methods/README.md §6."""
     warmup = round(warmup_fraction * total)
     rate = base_lr * (1.0 - iteration / total) ** power
     if iteration < warmup:

@@ -9,7 +9,7 @@ import yaml
 from eircli.common.errors import UserError
 from eircli.config.fingerprint import base_fingerprint, differing_keys, fingerprint, to_tree
 from eircli.config.methods import Eir
-from eircli.config.recipe import load_recipe, resolve
+from eircli.config.recipe import load_recipe, recipes_in, resolve
 
 VOC: dict[str, Any] = {
     "name": "r",
@@ -32,15 +32,61 @@ def test_naming_dataset_protocol_and_method_is_the_papers_setting() -> None:
     assert ade.protocol.unseen_at_test == "ignore"
 
 
-@pytest.mark.parametrize("recipe", sorted((Path(__file__).parent.parent / "configs").glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_recipe_loads_and_survives_a_round_trip(recipe: Path) -> None:
-    manifest = load_recipe(recipe)
-    assert manifest.name == recipe.stem
+CONFIGS = Path(__file__).parent.parent / "configs"
+RECIPES = sorted(CONFIGS.rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("target", [one for file in RECIPES for one in recipes_in(file)], ids=lambda target: target.name)
+def test_every_recipe_loads_and_survives_a_round_trip(target: Path) -> None:
+    manifest = load_recipe(target)
+    assert manifest.name == target.name.replace(".yaml:", "-").removesuffix(".yaml")
     again = resolve(yaml.safe_load(yaml.safe_dump(to_tree(manifest))))
     assert again == manifest
-    text = recipe.read_text(encoding="utf-8")
-    assert text.startswith("#")
-    assert f"eir run-protocol configs/{recipe.name}" in text
+
+
+@pytest.mark.parametrize("file", RECIPES, ids=lambda file: file.stem)
+def test_every_recipe_says_what_it_is_for(file: Path) -> None:
+    text = file.read_text(encoding="utf-8")
+    assert text.startswith(f"# eir run-protocol configs/{file.name}")
+    assert "# To expect: " in text
+    assert "# Cost: " in text
+
+
+def comparison(folder: Path, runs: str) -> Path:
+    (folder / "one.yaml").write_text(
+        "name: mine\ndataset: {kind: shapes}\nprotocol: {schedule: 6-2}\nmethod: {name: eir, slot: 32}\n"
+    )
+    (folder / "many.yaml").write_text(f"like: one.yaml\nmemory: {{budget: 20}}\nruns: {runs}\n")
+    return folder / "many.yaml"
+
+
+def test_a_comparison_is_its_runs(tmp_path: Path) -> None:
+    file = comparison(tmp_path, "{eir: , hard: {method: {paste: hard}}, lwf: {method: {name: lwf}, memory: {budget: 9}}}")
+    eir, hard, lwf = (load_recipe(target) for target in recipes_in(file))
+    assert [one.name for one in (eir, hard, lwf)] == ["many-eir", "many-hard", "many-lwf"]
+    assert differing_keys(eir, load_recipe(tmp_path / "one.yaml", ["memory.budget=20", "name=many-eir"])) == []
+    assert differing_keys(eir, hard) == ["name", "method.paste"]
+    assert (lwf.method.name, lwf.memory.budget) == ("lwf", 9)
+    assert load_recipe(Path(f"{file}:hard"), ["memory.budget=7"]).memory.budget == 7
+    assert recipes_in(tmp_path / "one.yaml") == [tmp_path / "one.yaml"]
+    (tmp_path / "like.yaml").write_text("like: many.yaml:hard\nseed: 3\n")
+    assert differing_keys(hard, load_recipe(tmp_path / "like.yaml")) == ["name", "seed", "dataset.seed"]
+
+
+@pytest.mark.parametrize(
+    ("runs", "target", "message"),
+    [
+        ("{a: , b: }", "many.yaml", r"many\.yaml: holds several runs; name one, as .*many\.yaml:RUN, of a, b; eir run-protocol"),
+        ("{alpha: , beta: }", "many.yaml:alpa", r"many\.yaml: has no run alpa; did you mean alpha\? it has alpha, beta"),
+        ("{a: 3}", "many.yaml:a", r"many\.yaml: runs: must map the name of every run to its settings"),
+        ("[a]", "many.yaml:a", r"many\.yaml: runs: must map"),
+        ("{a: {memory: {budgt: 3}}}", "many.yaml:a", r"many\.yaml:a: unknown key memory\.budgt; did you mean memory\.budget"),
+    ],
+)
+def test_mistakes_in_a_comparison(tmp_path: Path, runs: str, target: str, message: str) -> None:
+    comparison(tmp_path, runs)
+    with pytest.raises(UserError, match=message):
+        load_recipe(tmp_path / target)
 
 
 def test_recipes_give_the_papers_training_unless_they_are_small(configs: Path) -> None:
@@ -83,6 +129,11 @@ def test_epochs_take_the_place_of_iterations_and_the_other_way_round() -> None:
         ("methd.name=eir", r"unknown key methd; did you mean method\?"),
         ("threshold=0.5", r"unknown key threshold; did you mean method\.threshold\?"),
         ("method.distill.wieght=1", r"unknown key method\.distill\.wieght; did you mean method\.distill\.weight\?"),
+        ("train.iteration=5", r"unknown key train\.iteration; did you mean train\.iterations\?"),
+        (
+            "model.backbone=resnet10",
+            r"model\.backbone: 'resnet10' is unknown; did you mean resnet101\? one of resnet101, resnet50",
+        ),
         ("train.base.iteration=5", r"unknown key train\.base\.iteration; did you mean train\.base\.iterations\?"),
         ("dataset.kind=vok", r"dataset\.kind: 'vok' is unknown; did you mean voc\?"),
         ("method.name=eirr", r"method\.name: 'eirr' is unknown; did you mean eir\?"),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
+from eircli.benchmark.report import Estimate, StepEstimate
 from eircli.run.run import Run
 
 
@@ -19,25 +19,6 @@ class Speeds(NamedTuple):
     """Of the network's pass and the prediction."""
     load: float
     """Of the data loader: where it is slower than the rest, the rest waits."""
-
-
-@dataclass(frozen=True)
-class StepEstimate:
-    step: int
-    samples: int
-    trained_images: int
-    test_images: int
-    hours: float
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """Hours of every step of a recipe, and in all."""
-
-    steps: list[StepEstimate]
-    hours: float
-    precision: str
-    """The number format that was measured."""
 
 
 def estimate(run: Run, speeds: Speeds, precision: str) -> Estimate:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from eircli.benchmark.measure import Case, Cost
-from eircli.benchmark.parts import composition_case, loss_case, prediction_case
-from eircli.benchmark.suite import Machine, Settings, bank_costs, machine
+from eircli.benchmark.parts import bank_costs, composition_case, loss_case, prediction_case
+from eircli.benchmark.report import GrowthReport, GrowthTable
+from eircli.benchmark.settings import Settings, machine
 from eircli.common.errors import UserError
 from eircli.common.io import atomic_write
 
@@ -18,24 +18,6 @@ BANKS = (100, 1_000, 10_000, 100_000, 1_000_000)
 BATCHES = (1, 2, 4, 8, 16, 32)
 CROP, SLOT, STRIDE, LABELS = 512, 250, 16, 254
 """The crop and the stride at which other things grow; labels are bytes, so no composition has more channels."""
-
-
-@dataclass(frozen=True)
-class GrowthTable:
-    """What something costs at growing sizes of something else."""
-
-    sizes: list[int]
-    rows: dict[str, list[float | None]]
-    """What is measured, with its unit → its figure at each size; None where it was not measured."""
-
-
-@dataclass(frozen=True)
-class GrowthReport:
-    """What `eir bench --growth` has measured."""
-
-    machine: Machine
-    growth: dict[str, GrowthTable]
-    """By what grows."""
 
 
 def measure_growth(settings: Settings) -> GrowthReport:

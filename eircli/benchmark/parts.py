@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from dataclasses import dataclass
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from eircli.benchmark.measure import Case
+from eircli.benchmark.measure import Case, Cost
 from eircli.benchmark.plain import plain_fuse, plain_predict
+from eircli.benchmark.report import ExemplarBytes
+from eircli.benchmark.settings import Settings
 from eircli.benchmark.synthetic_inputs import LossInput, synthetic_batch, synthetic_instances, synthetic_labels
 from eircli.config.protocols import parse_schedule
 from eircli.data.training_set import TrainingSet
@@ -19,6 +21,7 @@ from eircli.data.transforms import TrainTransform
 from eircli.memory import replay
 from eircli.memory.bank import Bank, encode
 from eircli.memory.harvest import candidates, cut_out
+from eircli.memory.synthetic import synthetic_bank
 from eircli.methods.measured import plain_losses
 from eircli.methods.tiled_losses import tiled_losses
 from eircli.model.deeplab import predict
@@ -107,15 +110,6 @@ def reading_case(run: Run) -> Case:
     return Case("reading an image's classes, once ever", read, per=count)
 
 
-@dataclass(frozen=True)
-class ExemplarBytes:
-    """What instances cost a bank."""
-
-    instances: int
-    mean: float
-    median: float
-
-
 def exemplar_bytes(run: Run, images: int = 32) -> ExemplarBytes | None:
     """What the instances of some of the base step's images cost a bank; None if they hold none that may be kept."""
     view, memory = run.training_view(0), run.manifest.memory
@@ -141,3 +135,12 @@ def bank_cases(path: Path, count: int) -> list[Case]:
         Case(f"opening a bank of {count:,}", lambda: len(Bank(path)), memory=True),
         Case(f"a random instance out of {count:,}", draws, per=20),
     ]
+
+
+def bank_costs(count: int, settings: Settings) -> list[Cost]:
+    """Of a bank of `count` made-up instances, in a temporary file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "bank.h5"
+        settings.say(f"writing a bank of {count:,}")
+        synthetic_bank(path, count)
+        return settings.costs(bank_cases(path, count))

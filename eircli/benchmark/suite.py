@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import platform
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from eircli.benchmark.estimate import Estimate, Speeds, estimate
-from eircli.benchmark.measure import Case, Cost, cost
+from eircli.benchmark.estimate import Speeds, estimate
+from eircli.benchmark.measure import Cost
 from eircli.benchmark.parts import (
-    ExemplarBytes,
-    bank_cases,
+    bank_costs,
     composition_case,
     exemplar_bytes,
     loss_case,
@@ -26,14 +24,14 @@ from eircli.benchmark.parts import (
     sample_case,
     startup_case,
 )
+from eircli.benchmark.report import BenchReport, Utilisation
+from eircli.benchmark.settings import Settings, machine
 from eircli.benchmark.steps import forward_flops, matmul_case, step_cases
 from eircli.benchmark.synthetic_inputs import write_synthetic_images
-from eircli.common.progress import Say
 from eircli.config.manifest import Manifest
 from eircli.config.methods import DEFAULT_METHOD
 from eircli.config.recipe import resolve
-from eircli.engine.device import Compute, choose_compute
-from eircli.memory.synthetic import synthetic_bank
+from eircli.engine.device import Compute
 from eircli.run.run import Run
 from eircli.run.rundir import RunDir
 from eircli.run.step import make_loader, make_plan, training_set
@@ -42,74 +40,6 @@ CHANNELS = (21, 151)
 """Of the rows whose cost may depend on them: those of PASCAL VOC and of ADE20K."""
 
 BANKS = (100, 1_000_000)
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What figures were measured on."""
-
-    processor: str
-    threads: int
-    device: str
-    instructions: str
-    """The processor's vector instructions."""
-    torch: str
-    system: str
-
-
-@dataclass(frozen=True)
-class Utilisation:
-    """What an incremental step makes of the device."""
-
-    gflop_per_image_and_pass: float
-    gflop_per_second: float
-    matrix_multiplication_gflop_per_second: float
-    share: float
-    """Of the matrix multiplication's rate."""
-    incremental_over_fine_tuning: float
-
-
-@dataclass(frozen=True)
-class BenchReport:
-    """What `eir bench` has measured."""
-
-    machine: Machine
-    sections: dict[str, list[Cost]]
-    """Rows by the title of their section."""
-    exemplar_bytes: ExemplarBytes | None
-    utilisation: dict[str, Utilisation]
-    """By number format."""
-    estimate: Estimate
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How things are measured."""
-
-    compute: Compute
-    batch: int
-    """Images in a step."""
-    seconds: float
-    """Spent on each figure, about."""
-    against_plain: bool
-    say: Say
-
-    def costs(self, cases: Iterable[Case]) -> list[Cost]:
-        """Measure some cases."""
-        found = []
-        for case in cases:
-            self.say(f"measuring: {case.name}")
-            found.append(cost(case, self.compute.device, self.seconds, self.against_plain))
-        return found
-
-
-def settings_for(run: Run, batch: int | None, threads: int | None, seconds: float, against_plain: bool, say: Say) -> Settings:
-    """By default a step is the recipe's batch on a GPU and two images on the CPU, with as many threads as torch takes."""
-    if threads is not None:
-        torch.set_num_threads(threads)
-    compute = choose_compute(run.manifest.runtime)
-    default = run.manifest.train.batch_size if compute.device.type == "cuda" else 2
-    return Settings(compute, batch or default, seconds, against_plain, say)
 
 
 def measure_all(run: Run, settings: Settings) -> BenchReport:
@@ -192,41 +122,10 @@ def loader_cost(run: Run, settings: Settings) -> Cost:
     return Cost(name, 1000 * taken / (plan.batch_size * (number - skipped)), None, None, None, None)
 
 
-def bank_costs(count: int, settings: Settings) -> list[Cost]:
-    """Of a bank of `count` made-up instances, in a temporary file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "bank.h5"
-        settings.say(f"writing a bank of {count:,}")
-        synthetic_bank(path, count)
-        return settings.costs(bank_cases(path, count))
-
-
 def precisions(compute: Compute) -> list[torch.dtype]:
     """What steps are measured in: float32, bfloat16 where the device has it, and the run's own."""
     fast = compute.device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return list(dict.fromkeys([torch.float32, *([torch.bfloat16] if fast else []), compute.dtype]))
-
-
-def machine(device: torch.device) -> Machine:
-    """What the figures were measured on."""
-    cuda = device.type == "cuda"
-    return Machine(
-        processor=_processor(),
-        threads=torch.get_num_threads(),
-        device=torch.cuda.get_device_name(device) if cuda else "cpu",
-        instructions=torch.backends.cpu.get_cpu_capability(),
-        torch=torch.__version__,
-        system=platform.platform(),
-    )
-
-
-def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line.startswith("model name")]
-        if names:
-            return f"{len(names)} × {names[0]}"
-    return platform.processor() or platform.machine()
 
 
 @contextmanager

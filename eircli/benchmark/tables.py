@@ -5,10 +5,7 @@ from __future__ import annotations
 from rich.console import Group
 from rich.table import Table
 
-from eircli.benchmark.estimate import Estimate
-from eircli.benchmark.growth import GrowthReport
-from eircli.benchmark.parts import ExemplarBytes
-from eircli.benchmark.suite import BenchReport, Machine, Utilisation
+from eircli.benchmark.report import BenchReport, Estimate, ExemplarBytes, GrowthReport, Machine, Utilisation
 
 
 def bench_table(report: BenchReport) -> Group:

@@ -42,7 +42,8 @@ def command(
     if plot is not None and not growth:
         raise UserError("--plot: draws growth; give --growth as well")
     from eircli.benchmark.growth import draw_growth, measure_growth
-    from eircli.benchmark.suite import made_up_run, measure_all, settings_for
+    from eircli.benchmark.settings import settings_for
+    from eircli.benchmark.suite import made_up_run, measure_all
     from eircli.benchmark.tables import bench_table, growth_table
     from eircli.reports.tables import stdout
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import TypeAdapter
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 RecordT = TypeVar("RecordT")
 
 
-def to_json(record: DataclassInstance | Mapping[str, Any], indent: int | None = None) -> str:
+def to_json(record: DataclassInstance | Mapping[str, object], indent: int | None = None) -> str:
     """A dataclass, or a mapping of such, as JSON text, fields in their order."""
     return json.dumps(record, default=asdict, indent=indent)
 

@@ -9,9 +9,8 @@ from typing import Annotated, ClassVar, Literal, get_args
 from pydantic import Field, model_validator
 
 from eircli.config.section import Fraction, PositiveInt, Section
-from eircli.config.tree import Tree
 
-VOC_SETTING: Tree = {
+VOC_SETTING: Mapping[str, object] = {
     "data": {"crop_size": 512},
     "method": {"eir": {"slot": 250, "fillers_below": 2}},
     "memory": {"budget": 100},
@@ -23,7 +22,7 @@ VOC_SETTING: Tree = {
     },
 }
 
-ADE20K_SETTING: Tree = {
+ADE20K_SETTING: Mapping[str, object] = {
     "protocol": {"unseen_at_test": "ignore"},
     "data": {"crop_size": 512},
     "method": {"eir": {"slot": 200, "fillers_below": 1}},
@@ -42,7 +41,7 @@ class DatasetSettings(Section):
     """What all data sets have."""
 
     implies: ClassVar[Mapping[str, object]] = VOC_SETTING
-    """What naming the data set sets beyond the fields' own defaults: the paper's setting (method §5, §6). Under `method`,
+    """What naming the data set sets beyond the fields' own defaults: the paper's setting (methods/README.md §5, §6). Under `method`,
     settings by the method's name."""
 
 

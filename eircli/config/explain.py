@@ -9,16 +9,14 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from eircli.config.manifest import Manifest
 
-
-def explain(error: ErrorDetails) -> str:
-    """One line for a validation error: the dotted key, what is wrong, what to do."""
-    section, keys = _walk(error["loc"])
+def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
+    """One line for a validation error of a tree that should be a `root`: the dotted key, what is wrong, what to do."""
+    section, keys = _walk(error["loc"], root)
     path = ".".join(keys)
     match error["type"]:
         case "extra_forbidden":
-            return f"unknown key {path}; {_suggestion(keys, section)}"
+            return f"unknown key {path}; {_suggestion(keys, section, root)}"
         case "missing":
             return f"{path}: missing; every recipe needs it"
         case "union_tag_invalid" | "union_tag_not_found":
@@ -36,9 +34,9 @@ def explain(error: ErrorDetails) -> str:
             return f"{path}: {message}, got {error['input']!r}"
 
 
-def _walk(location: Iterable[int | str]) -> tuple[type[BaseModel], list[str]]:
+def _walk(location: Iterable[int | str], root: type[BaseModel]) -> tuple[type[BaseModel], list[str]]:
     """The section an error lies in, and its key path without the tags that pydantic puts in for unions."""
-    section: type[BaseModel] = Manifest
+    section = root
     keys: list[str] = []
     options: list[type[BaseModel]] = []
     for part in location:
@@ -64,12 +62,12 @@ def _sections(annotation: Any) -> list[type[BaseModel]]:
     return [section for part in get_args(annotation) for section in _sections(part)]
 
 
-def _suggestion(keys: Sequence[str], section: type[BaseModel]) -> str:
+def _suggestion(keys: Sequence[str], section: type[BaseModel], root: type[BaseModel]) -> str:
     prefix = ".".join(keys[:-1])
     siblings = list(section.model_fields)
     if near := difflib.get_close_matches(keys[-1], siblings, 1, cutoff=0.6):
         return f"did you mean {prefix + '.' if prefix else ''}{near[0]}?"
-    if elsewhere := [path for path in _all_paths(Manifest) if path.rsplit(".", 1)[-1] == keys[-1]]:
+    if elsewhere := [path for path in _all_paths(root) if path.rsplit(".", 1)[-1] == keys[-1]]:
         return f"did you mean {elsewhere[0]}?"
     return f"{prefix or 'a recipe'} has: {', '.join(siblings)}"
 

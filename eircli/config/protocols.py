@@ -60,7 +60,7 @@ class Schedule:
     def select(
         self, presence: NDArray[np.bool_], step: int, part: Part, setting: Setting = "overlapped", seed: int = 0
     ) -> NDArray[np.intp]:
-        """Positions of the images that `step` trains on, validates on or is tested on (method §1).
+        """Positions of the images that `step` trains on, validates on or is tested on (methods/README.md §1).
 
         Args:
             presence: bool [images, 1 + classes], whether an image holds a pixel of each class id.

@@ -20,7 +20,7 @@ from eircli.config.tree import Tree, deep_copy, load_yaml, merge
 LENGTHS = ("iterations", "epochs")
 
 
-def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] = (), source: str = "recipe") -> Manifest:
+def resolve(recipe: Mapping[str, object], overrides: Sequence[str] = (), source: str = "recipe") -> Manifest:
     """The manifest that a recipe and `key.path=value` overrides mean.
 
     Raises:
@@ -45,7 +45,7 @@ def resolve(recipe: Mapping[str, Any], overrides: Sequence[str] = (), source: st
     try:
         return Manifest.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{source}: {explain(error.errors()[0])}") from None
+        raise UserError(f"{source}: {explain(error.errors()[0], Manifest)}") from None
 
 
 def _implied(dataset: type[DatasetSettings] | None, method: type[MethodSettings] | None, name: object) -> Tree:

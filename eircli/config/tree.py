@@ -28,7 +28,7 @@ def load_yaml(path: Path) -> Tree:
     return tree
 
 
-def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
+def merge(below: Mapping[str, object], above: Mapping[str, object]) -> Tree:
     """Both trees, `above` winning where they meet."""
     merged = dict(below)
     for key, value in above.items():
@@ -37,7 +37,7 @@ def merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> Tree:
     return merged
 
 
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> Tree:
+def flatten(tree: Mapping[str, object], prefix: str = "") -> Tree:
     """`{"a.b": 1}` for `{"a": {"b": 1}}`; lists are values."""
     flat: Tree = {}
     for key, value in tree.items():

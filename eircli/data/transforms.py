@@ -15,7 +15,7 @@ from eircli.data.resize import resize_short_side
 
 
 class TrainTransform:
-    """Random resized crop and horizontal flip (method §6). Draws from torch's global generator: see `training_set`.
+    """Random resized crop and horizontal flip (methods/README.md §6). Draws from torch's global generator: see `training_set`.
 
     Draws and pixels are those of torchvision's `RandomResizedCrop` (bilinear with antialiasing; labels nearest) and
     `RandomHorizontalFlip`, with fewer passes over the pixels.
@@ -50,7 +50,7 @@ def to_tensors(sample: Sample) -> tuple[Tensor, Tensor]:
 
 
 def paper_crop(sample: Sample, side: int) -> Sample:
-    """Resized to the short side `side` and centre-cropped to a square (method §7)."""
+    """Resized to the short side `side` and centre-cropped to a square (methods/README.md §7)."""
     image, label = resize_short_side(sample, side)
     top, left = (label.shape[0] - side) // 2, (label.shape[1] - side) // 2
     window = (slice(top, top + side), slice(left, left + side))

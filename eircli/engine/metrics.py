@@ -1,4 +1,4 @@
-"""Figures of a confusion matrix (method §7), in percent."""
+"""Figures of a confusion matrix (methods/README.md §7), in percent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizer and learning-rate schedule (method §6)."""
+"""Optimizer and learning-rate schedule (methods/README.md §6)."""
 
 from __future__ import annotations
 

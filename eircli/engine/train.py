@@ -16,6 +16,7 @@ from eircli.common.errors import RunFailed
 from eircli.common.progress import progress
 from eircli.common.seeds import derive_seed
 from eircli.common.types import Batch
+from eircli.engine.checkpoint import State
 from eircli.engine.data_timer import DataTimer
 from eircli.engine.device import Compute
 from eircli.engine.distributed import all_reduce_sum, any_process, broadcast_from_main, is_main_process, rank, world_size
@@ -34,12 +35,12 @@ class TrainState(Generic[ModelT]):
     scaler: torch.amp.GradScaler
     iteration: int = 0
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> State:
         """Everything a resumed run needs."""
         parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scheduler", "scaler")}
         return parts | {"iteration": self.iteration}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: State) -> None:
         """Go on from a saved state."""
         for name in ("model", "optimizer", "scheduler", "scaler"):
             getattr(self, name).load_state_dict(state[name])

@@ -1,4 +1,4 @@
-"""From labelled images to what a memory may keep of them (method §4)."""
+"""From labelled images to what a memory may keep of them (methods/README.md §4)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Enhanced instance replay as pure tensor functions (method §5.1-5.4): what goes where, and how it is mixed in.
+"""Enhanced instance replay as pure tensor functions (methods/README.md §5.1-5.4): what goes where, and how it is mixed in.
 
 Everything is batched and stays on one device, and nothing waits for the device, unless the bank is too large for it: then
 each batch's instances are fetched. Randomness comes in as numbers drawn beforehand (`draw`), so that the same draws give the

@@ -40,7 +40,7 @@ PATIENCE = 16
 
 
 def random(pool: Pool, generator: np.random.Generator) -> Ranking:
-    """A uniformly random order (method §4)."""
+    """A uniformly random order (methods/README.md §4)."""
     return generator.permutation(len(pool.area))
 
 

@@ -9,7 +9,7 @@ from eircli.memory.bank import Bank
 
 
 class StandaloneInstances:
-    """Every instance at its place on a blank canvas of its image's size, labelled inside its mask (method §5.5).
+    """Every instance at its place on a blank canvas of its image's size, labelled inside its mask (methods/README.md §5.5).
 
     Args:
         table: uint8 [256], class id → channel.

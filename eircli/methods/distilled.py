@@ -14,7 +14,7 @@ from eircli.model.tiles import best_channels
 
 
 class DistilledReplay(Method):
-    """L = L_bce + weight · L_rskd (method §5.6); how images and targets come about is the subclass's."""
+    """L = L_bce + weight · L_rskd (methods/README.md §5.6); how images and targets come about is the subclass's."""
 
     def __init__(self, config: Eir | ImageReplay, context: Context) -> None:
         assert context.teacher is not None

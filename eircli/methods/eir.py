@@ -1,4 +1,4 @@
-"""Enhanced instance replay (Yin et al., CVPR 2025, arXiv:2503.22136; method §5)."""
+"""Enhanced instance replay (Yin et al., CVPR 2025, arXiv:2503.22136; methods/README.md §5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: the labels of the step as they are. What every method does in a shared base step (method §3)."""
+"""Fine-tuning: the labels of the step as they are. What every method does in a shared base step (methods/README.md §3)."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ def summed_bce(
     targets: SoftLabels,
     positive_weight: float | None = None,
 ) -> PerPixel:
-    """Binary cross-entropy per channel, summed over the channels (method §3).
+    """Binary cross-entropy per channel, summed over the channels (methods/README.md §3).
 
     Σ_c BCE(z_c, s_c) = Σ_c softplus(z_c) - Σ_c s_c·z_c, and s is sparse: nothing dense is built of it. With a
     positive weight p the terms s_c·softplus(-z_c) count p times.
@@ -69,7 +69,7 @@ def unbiased_cross_entropy(logits: Float[Tensor, "n k h w"], labels: UInt8[Tenso
 
 
 def rskd(student: Float[Tensor, "n k h w"], teacher: Float[Tensor, "n old h w"], region: Bool[Tensor, "n h w"]) -> PerPixel:
-    """Unbiased distillation (MiB, eq. 8) inside a region, 0 outside; its mean is over all pixels (method §5.6).
+    """Unbiased distillation (MiB, eq. 8) inside a region, 0 outside; its mean is over all pixels (methods/README.md §5.6).
 
     To the teacher, new classes were background: the student's probability of background is that of background and
     all new classes together. The cross-entropy is divided by the teacher's number of channels.

@@ -32,7 +32,7 @@ def tiled_losses(
     mean: PixelMean | None = None,
     compiled: bool = False,
 ) -> tuple[Scalar, Scalar]:
-    """Summed binary cross-entropy (method §3) and region-specific distillation (§5.6) at the size of the targets.
+    """Summed binary cross-entropy (methods/README.md §3) and region-specific distillation (§5.6) at the size of the targets.
 
     Args:
         student, teacher: logits at the network's own resolution; without a teacher the distillation is 0.

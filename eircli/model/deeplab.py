@@ -1,11 +1,11 @@
-"""DeepLabV3 with one classifier for the background and one per step (method §2)."""
+"""DeepLabV3 with one classifier for the background and one per step (methods/README.md §2)."""
 
 from __future__ import annotations
 
 import copy
 import math
 from collections.abc import Iterable, Sequence
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +14,12 @@ from torchvision.models.segmentation.deeplabv3 import ASPP
 from torchvision.ops import StochasticDepth
 
 from eircli.common.types import BACKGROUND
-from eircli.config.manifest import Model
-from eircli.config.methods import Activation
 from eircli.model.backbones import build_backbone
 from eircli.model.tiles import best_channels
+
+if TYPE_CHECKING:
+    from eircli.config.manifest import Model
+    from eircli.config.methods import Activation
 
 
 class DeepLab(nn.Module):
@@ -121,7 +123,7 @@ def upsample(logits: Tensor, size: Iterable[int]) -> Tensor:
 def predict(logits: Tensor, activation: Activation = "sigmoid", size: Sequence[int] | None = None) -> Tensor:
     """uint8 [N, H, W] of logits [N, K, h, w], upsampled to `size` if it is given.
 
-    sigmoid: the best foreground channel where its sigmoid exceeds 0.5, else background (method §2); softmax: the best
+    sigmoid: the best foreground channel where its sigmoid exceeds 0.5, else background (methods/README.md §2); softmax: the best
     channel.
     """
     size = logits.shape[2:] if size is None else size

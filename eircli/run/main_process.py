@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from eircli.engine.distributed import broadcast_from_main, world_size
 from eircli.run.record import Artifact
-from eircli.run.run import Run
+
+if TYPE_CHECKING:
+    from eircli.run.run import Run
 
 T = TypeVar("T")
 

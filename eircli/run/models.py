@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,7 +14,11 @@ from eircli.config.fingerprint import fingerprint
 from eircli.engine.checkpoint import State, load_state, save_state
 from eircli.model.deeplab import DeepLab
 from eircli.run.main_process import write_on_main
-from eircli.run.run import Run
+from eircli.run.record import Facts
+
+if TYPE_CHECKING:
+    from eircli.methods.base import MethodState
+    from eircli.run.run import Run
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Start:
     model: DeepLab
     teacher: DeepLab | None
     """The frozen model of the step before; none in the base step."""
-    method_state: Mapping[str, Any]
+    method_state: MethodState
     """What the method left at the end of the step before (`Method.end`); empty if nothing."""
 
 
@@ -74,7 +77,7 @@ def checkpoint_recipe(run: Run, step: int) -> str:
     return fingerprint(run.manifest) if step else run.base_fingerprint
 
 
-def save_model(run: Run, step: int, model: DeepLab, method_state: Mapping[str, Any], **facts: Any) -> None:
+def save_model(run: Run, step: int, model: DeepLab, method_state: MethodState, **facts: Any) -> None:
     """Write and record a step's final checkpoint, in the main process.
 
     Args:
@@ -84,7 +87,7 @@ def save_model(run: Run, step: int, model: DeepLab, method_state: Mapping[str, A
     write_on_main(run, lambda: _write_model(run, step, model, method_state, facts))
 
 
-def _write_model(run: Run, step: int, model: DeepLab, method_state: Mapping[str, Any], facts: Mapping[str, Any]) -> None:
+def _write_model(run: Run, step: int, model: DeepLab, method_state: MethodState, facts: Facts) -> None:
     path = run.directory.checkpoint(step)
     seen = run.schedule.seen(step)
     state: State = {

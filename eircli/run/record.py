@@ -12,6 +12,10 @@ from typing import Any, Literal
 
 from eircli import __version__
 from eircli.common.io import sha256
+from eircli.config.tree import Tree
+
+Facts = Mapping[str, Any]
+"""Plain data."""
 
 Artifact = Literal["bank", "checkpoint", "results", "results_full_size"]
 
@@ -30,11 +34,11 @@ class Entry:
     torch: str
     python: str
     """Versions."""
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Facts = field(default_factory=dict)
     """What the stage that made it says of it, plain data."""
 
     @classmethod
-    def of_file(cls, path: Path, run_dir: Path, facts: Mapping[str, Any]) -> Entry:
+    def of_file(cls, path: Path, run_dir: Path, facts: Facts) -> Entry:
         """The entry of a file that was made just now."""
         return cls(
             file=str(path.relative_to(run_dir)),
@@ -48,12 +52,12 @@ class Entry:
         )
 
     @classmethod
-    def from_tree(cls, tree: Mapping[str, Any]) -> Entry:
+    def from_tree(cls, tree: Facts) -> Entry:
         """The entry that `to_tree` wrote."""
         own = {f.name for f in fields(cls)} - {"facts"}
         return cls(**{k: v for k, v in tree.items() if k in own}, facts={k: v for k, v in tree.items() if k not in own})
 
-    def to_tree(self) -> dict[str, Any]:
+    def to_tree(self) -> Tree:
         """Plain data for the manifest: facts stand beside the other keys."""
         own = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "facts"}
         return {**own, **self.facts}

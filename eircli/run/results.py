@@ -1,4 +1,4 @@
-"""The figures of an evaluated step, in percent (method §7): old, new and all classes."""
+"""The figures of an evaluated step, in percent (methods/README.md §7): old, new and all classes."""
 
 from __future__ import annotations
 

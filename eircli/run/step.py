@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -20,7 +20,7 @@ from eircli.engine.device import Compute
 from eircli.engine.interrupt import ignore_interrupts
 from eircli.engine.train import Plan
 from eircli.memory.kinds import memory_kind
-from eircli.methods.base import Context
+from eircli.methods.base import Context, MethodState
 from eircli.model.deeplab import DeepLab
 from eircli.run.run import Run
 
@@ -35,9 +35,7 @@ def training_set(run: Run, step: int, memory: Path | None) -> TrainingSet:
     return TrainingSet(sources, TrainTransform(run.manifest.data))
 
 
-def make_context(
-    run: Run, step: int, teacher: DeepLab | None, memory: Path | None, plan: Plan, state: Mapping[str, Any]
-) -> Context:
+def make_context(run: Run, step: int, teacher: DeepLab | None, memory: Path | None, plan: Plan, state: MethodState) -> Context:
     """What the step's method is told; on the training device, but for the pixels of a bank larger than `bank_memory_gb`."""
     device, old, kind = plan.compute.device, len(run.schedule.old(step)), run.manifest.memory_kind
     remembered = None

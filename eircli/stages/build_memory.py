@@ -26,7 +26,7 @@ from eircli.stages.score_candidates import feature_batches, score_candidates
 
 
 def build_memory(run: Run, step: int, say: Say, again: bool = False) -> None:
-    """Build the memory of `step` from the images of the step before and the memory before (method §4).
+    """Build the memory of `step` from the images of the step before and the memory before (methods/README.md §4).
 
     Unless the rule or the kind of memory asks the model, nothing is trained for it, so it may be built before the step
     before is trained.

@@ -1,4 +1,4 @@
-"""`eir evaluate`: what a step's model knows (method §7)."""
+"""`eir evaluate`: what a step's model knows (methods/README.md §7)."""
 
 from __future__ import annotations
 

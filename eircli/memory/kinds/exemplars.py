@@ -20,7 +20,7 @@ from eircli.memory.select import RULES, Pool, share_out
 
 
 class ExemplarKind(MemoryKind):
-    """Exemplars chosen by `memory.rule` under `memory.budget` (method §4)."""
+    """Exemplars chosen by `memory.rule` under `memory.budget` (methods/README.md §4)."""
 
     name: ClassVar[str]
 

@@ -1,4 +1,4 @@
-"""Cut-out instances: the method's own memory (method §4). They are pasted into new images, and samples on a blank canvas."""
+"""Cut-out instances: the method's own memory (methods/README.md §4). They are pasted into new images, and samples on a blank canvas."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 from urllib.error import URLError
 
 import torchvision
@@ -14,9 +14,11 @@ from torch.hub import load_state_dict_from_url
 
 from eircli.common.errors import UserError
 from eircli.config.backbones import BACKBONES
-from eircli.config.manifest import Model
 from eircli.model.backbones.base import Backbone
 from eircli.model.safe_loading import load_tensors
+
+if TYPE_CHECKING:
+    from eircli.config.manifest import Model
 
 
 def build_backbone(config: Model, load_weights: bool) -> Backbone:

@@ -1,4 +1,4 @@
-"""torchvision's ResNets, their last stage dilated to output stride 16 (method §2)."""
+"""torchvision's ResNets, their last stage dilated to output stride 16 (methods/README.md §2)."""
 
 from __future__ import annotations
 
