@@ -144,7 +144,7 @@ def test_slots_changed_all_at_once_get_the_same_bits(seed: int, fillers: Fillers
     pastes = placed(s, fillers)
     images, soft = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replay, "change_views", replay.change_gathered)
+        patch.setattr(replay, "blend_views", replay.blend_gathered)
         same_images, same_soft = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
     assert torch.equal(images, same_images)
     assert all(torch.equal(one, other) for one, other in zip(soft, same_soft, strict=True))

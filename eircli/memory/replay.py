@@ -6,7 +6,6 @@ same images on any device.
 """
 
 import math
-from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -220,40 +219,37 @@ def fuse(
     weights = torch.zeros(channels.shape, device=images.device, dtype=draws.lam.dtype)
     weights[:, 0] = 1
     images = images.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+    none, all_of_it = weights.new_zeros(()), weights.new_ones(())
+    blend = blend_views if images.device.type == "cpu" else blend_gathered
     for p in range(pastes.active.shape[1]):
         pixels = _scaled(instances, pastes, draws, p, side)
-        rate = pixels[:, 3:] * draws.lam[:, p].view(-1, 1, 1, 1)
-
-        def mix(window: Tensor, which: slice, pixels: Tensor = pixels, rate: Tensor = rate) -> Tensor:
-            return window + rate[which] * (pixels[which, :3] - window)
-
-        def fade(window: Tensor, which: slice, rate: Tensor = rate) -> Tensor:
-            return window * (1 - rate[which])
-
-        def lay(window: Tensor, which: slice, rate: Tensor = rate) -> Tensor:
-            return rate[which]
-
-        change = change_views if images.device.type == "cpu" else change_gathered
-        change(images, pastes.corner[:, p], side, mix)
-        change(weights[:, : p + 1], pastes.corner[:, p], side, fade)
-        change(weights[:, p + 1 : p + 2], pastes.corner[:, p], side, lay)
+        share = pixels[:, 3:] * draws.lam[:, p].view(-1, 1, 1, 1)
+        blend(images, pastes.corner[:, p], pixels[:, :3], share)
+        blend(weights[:, : p + 1], pastes.corner[:, p], none, share)
+        blend(weights[:, p + 1 : p + 2], pastes.corner[:, p], all_of_it, share)
     return images, SoftLabels(channels, weights, valid)
 
 
-Change = Callable[[Tensor, slice], Tensor]
-"""Makes new windows [n, C, side, side] of old ones; the slice says which images' they are."""
+def blend_views(maps: Tensor, corner: Tensor, target: Tensor, share: Tensor) -> None:
+    """Mix a target into one window of every map: window ← window + share · (target - window), in place.
 
+    Image after image: on the CPU a window is a view, and asking for its corner costs nothing.
 
-def change_views(maps: Tensor, corner: Tensor, side: int, change: Change) -> None:
-    """Replace one window of `side` in each of maps [N, C, H, W] by what `change` makes of it, image after image: on the CPU
-    a window is a view, and asking for its corner costs nothing."""
+    Args:
+        maps: [N, C, H, W].
+        corner: int64 [N, 2], top and left of the windows.
+        target: [N, C, side, side], or [] for the same everywhere.
+        share: [N, 1, side, side].
+    """
+    share, side = share.to(maps.dtype), share.shape[-1]
     for n, (top, left) in enumerate(corner.tolist()):
-        window = maps[n : n + 1, :, top : top + side, left : left + side]
-        window.copy_(change(window, slice(n, n + 1)))
+        window = maps[n, :, top : top + side, left : left + side]
+        window.lerp_(target[n] if target.ndim else target, share[n])
 
 
-def change_gathered(maps: Tensor, corner: Tensor, side: int, change: Change) -> None:
+def blend_gathered(maps: Tensor, corner: Tensor, target: Tensor, share: Tensor) -> None:
     """The same for all images at once, without asking the device where the corners are."""
+    share, side = share.to(maps.dtype), share.shape[-1]
     here = torch.arange(side, device=maps.device)
     top, left = corner.unbind(1)
     slot = (here.view(-1, 1) * maps.shape[3] + here).view(1, 1, -1)
@@ -261,7 +257,7 @@ def change_gathered(maps: Tensor, corner: Tensor, side: int, change: Change) -> 
     place = place.expand(-1, maps.shape[1], -1)
     planes = maps.view(*maps.shape[:2], -1)
     windows = planes.gather(2, place).view(len(maps), -1, side, side)
-    planes.scatter_(2, place, change(windows, slice(None)).flatten(2))
+    planes.scatter_(2, place, windows.lerp(target, share).flatten(2))
 
 
 def _scaled(instances: Instances, pastes: Pastes, draws: Draws, p: int, side: int) -> Float[Tensor, "n 4 side side"]:
