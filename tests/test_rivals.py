@@ -155,7 +155,8 @@ def build(config: dict[str, object], **options: bool) -> Method:
 
 
 def full(low: Tensor) -> Tensor:
-    return interpolate(low, (32, 32), mode="bilinear")
+    raised: Tensor = interpolate(low, (32, 32), mode="bilinear")
+    return raised
 
 
 def test_mib_is_unbiased_and_lwf_is_plain() -> None:

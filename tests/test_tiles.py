@@ -123,10 +123,12 @@ def test_low_precision_logits_give_gradients_of_their_type() -> None:
     assert gradient(losses, low).dtype == torch.bfloat16
 
 
-class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _Largest(TorchDispatchMode):
     """Takes note of the largest floating tensor that any operation makes."""
 
-    numel = 0
+    def __init__(self) -> None:
+        super().__init__()
+        self.numel = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
@@ -138,7 +140,7 @@ class _Largest(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def test_no_tensor_of_all_channels_at_the_images_size_is_made() -> None:
     some = case(5, 40, 5, 2, ((8, 8), (128, 128)), torch.float32)
-    with pytest.MonkeyPatch.context() as patch, _Largest() as largest:  # type: ignore[no-untyped-call]
+    with pytest.MonkeyPatch.context() as patch, _Largest() as largest:
         patch.setitem(tiles.TILE, "cpu", 8 * 40 * 128)
         gradient(tiled(some, None), some[0])
         predict(some[0], size=(128, 128))

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.amp.grad_scaler import GradScaler
 from torch.utils.flop_counter import FlopCounterMode
 
 from eircli.benchmark.measure import Case
@@ -30,7 +31,7 @@ class Rig:
     batch: Batch
     compute: Compute
     optimizer: torch.optim.SGD
-    scaler: torch.amp.GradScaler
+    scaler: GradScaler
 
     def step(self) -> None:
         """One iteration of training."""
@@ -39,7 +40,7 @@ class Rig:
             with torch.no_grad():
                 prepared = self.method.prepare(self.batch)
             losses = self.method.losses(self.model, prepared)
-        self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()  # type: ignore[no-untyped-call]
+        self.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
 
@@ -97,7 +98,7 @@ def step_cases(manifest: Manifest, classes: tuple[int, int], n: int, compute: Co
         incremental.forward(incremental.teacher)
 
     def there_and_back() -> None:
-        incremental.forward(incremental.model).float().sum().backward()  # type: ignore[no-untyped-call]
+        incremental.forward(incremental.model).float().sum().backward()
         incremental.optimizer.zero_grad(set_to_none=True)
 
     @torch.no_grad()

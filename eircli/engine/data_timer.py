@@ -41,7 +41,7 @@ class DataTimer:
         """Now, as a time or as a place in the device's queue of work."""
         if self.device.type != "cuda":
             return time.monotonic()
-        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event = torch.cuda.Event(enable_timing=True)
         event.record(torch.cuda.current_stream(self.device))
         return event
 

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import NamedTuple
 
 import torch
+from torch.amp.grad_scaler import GradScaler
 
 from eircli.common.errors import UserError
 from eircli.common.torchrun_env import launched
@@ -23,9 +24,9 @@ class Compute(NamedTuple):
         """Forward passes inside run in `dtype`."""
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
 
-    def scaler(self) -> torch.amp.GradScaler:
+    def scaler(self) -> GradScaler:
         """A loss scaler, active in fp16 alone."""
-        return torch.amp.GradScaler(self.device.type, enabled=self.dtype == torch.float16)
+        return GradScaler(self.device.type, enabled=self.dtype == torch.float16)
 
 
 def choose_compute(config: Runtime) -> Compute:

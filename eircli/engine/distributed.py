@@ -129,11 +129,16 @@ def _of_this_start(store: Store, rank: int, size: int) -> Store:
         return PrefixStore(part, store)
     waiting = set(range(1, size))
     while waiting:
-        for other in [other for other in waiting if store.check([f"here/{other}"])]:
+        for other in [other for other in waiting if _holds(store, f"here/{other}")]:
             store.set(f"part/{store.get(f'here/{other}').decode()}", name)
-        waiting = {other for other in waiting if not store.check([f"heard/{name}/{other}"])}
+        waiting = {other for other in waiting if not _holds(store, f"heard/{name}/{other}")}
         time.sleep(0.01)
     return PrefixStore(name, store)
+
+
+def _holds(store: Store, key: str) -> bool:
+    """Whether a store has a key. (Some versions of torch do not declare the method.)"""
+    return bool(cast(Any, store).check([key]))
 
 
 def _is_first_to_fail(store: Store) -> bool:

@@ -94,7 +94,7 @@ def _synchronize_batchnorm(model: nn.Module) -> None:
     """Let BatchNorm that learns take its statistics over all processes. Parameters, buffers and their names stay."""
     learning = _learning_batchnorms(model)
     if learning and next(model.parameters()).is_cuda:
-        nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return
     for module in learning:
         module.__class__ = SynchronizedBatchNorm
@@ -136,4 +136,4 @@ class _ProcessMean(Function):
 
 
 def _process_mean(tensor: Tensor) -> Tensor:
-    return cast(Tensor, _ProcessMean.apply(tensor))
+    return cast(Tensor, cast(Any, _ProcessMean).apply(tensor))

@@ -9,6 +9,7 @@ from typing import Any, Generic
 
 import torch
 from torch import nn
+from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -32,7 +33,7 @@ class TrainState(Generic[ModelT]):
     model: ModelT
     optimizer: SGD
     scheduler: LambdaLR
-    scaler: torch.amp.GradScaler
+    scaler: GradScaler
     iteration: int = 0
 
     def state_dict(self) -> State:
@@ -127,7 +128,7 @@ def train_step(state: TrainState[ModelT], objective: Objective[ModelT], learner:
                 with torch.no_grad():
                     part = objective.prepare(part)
                 losses = {name: loss / len(parts) for name, loss in learner(part).items()}
-            state.scaler.scale(torch.stack(list(losses.values())).sum()).backward()  # type: ignore[no-untyped-call]
+            state.scaler.scale(torch.stack(list(losses.values())).sum()).backward()
         total = {name: total.get(name, 0) + loss.detach() for name, loss in losses.items()}
     if plan.clip_grad_norm is not None:
         state.scaler.unscale_(state.optimizer)

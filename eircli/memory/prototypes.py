@@ -42,7 +42,8 @@ class Prototypes(NamedTuple):
 
 def on_grid(labels: Tensor, size: Sequence[int]) -> Tensor:
     """Labels uint8 [N, H, W] at the centres of a feature map's cells, uint8 [N, h, w]."""
-    return interpolate(labels.unsqueeze(1).float(), tuple(size), mode="nearest-exact").squeeze(1).to(torch.uint8)
+    picked: Tensor = interpolate(labels.unsqueeze(1).float(), tuple(size), mode="nearest-exact")
+    return picked.squeeze(1).to(torch.uint8)
 
 
 def gather(batches: Iterable[tuple[Tensor, Tensor, Tensor]], channels: Sequence[int], class_ids: Sequence[int]) -> Prototypes:

@@ -5,7 +5,7 @@ Same values and gradients as `upsample`, then `summed_bce` and `rskd` of `losses
 
 from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Bool, Float
@@ -43,7 +43,7 @@ def tiled_losses(
     """
     size = targets.valid.shape[1:]
     pixels = (targets.channels, targets.weights, targets.valid, region)
-    bce, rskd = _TiledLosses.apply(student, teacher, pixels, positive_weight, compiled)
+    bce, rskd = cast(Any, _TiledLosses).apply(student, teacher, pixels, positive_weight, compiled)
     return (mean or PixelMean(targets.valid)).of_sum(bce), rskd / (len(student) * size[0] * size[1])
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -69,7 +69,7 @@ def lower_weights(model: nn.Module, dtype: torch.dtype) -> None:
 def compile_model(model: DeepLab, mode: str) -> None:
     """Compile backbone and head in place; names and weights stay as they are."""
     for part in (model.backbone, model.head):
-        part.compile(mode=mode)
+        cast(Any, part).compile(mode=mode)
 
 
 def checkpoint_activations(model: DeepLab) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +49,7 @@ class DeepLab(nn.Module):
         self.classifiers = nn.ModuleList(nn.Conv2d(width, n, 1) for n in (1, *classes_per_step))
         self.unknown = nn.Conv2d(width, 1, 1) if config.unknown_class and len(classes_per_step) > 1 else None
         """The classifier of what is neither a class nor background; beside the logits, not among them."""
-        self.to(memory_format=torch.channels_last)  # the faster layout for convolutions, on CPU and GPU alike
+        cast(Any, self).to(memory_format=torch.channels_last)  # the faster layout for convolutions, on CPU and GPU alike
 
     def stages(self, images: Tensor) -> list[Tensor]:
         """uint8 or float [N, 3, H, W] in 0..255 → the maps of the backbone's stages, then the head's features."""
@@ -117,7 +117,8 @@ class DeepLab(nn.Module):
 
 def upsample(logits: Tensor, size: Iterable[int]) -> Tensor:
     """float32 logits [N, K, H, W] at the images' size, bilinear with `align_corners=False`."""
-    return interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=False)
+    raised: Tensor = interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=False)
+    return raised
 
 
 def predict(logits: Tensor, activation: Activation = "sigmoid", size: Sequence[int] | None = None) -> Tensor:

@@ -60,7 +60,8 @@ class Tiling:
 def _shares(small: int, large: int, like: Tensor) -> Tensor:
     """float [small, large]: the share of each of `small` points in each of `large`, linearly interpolated."""
     points = torch.eye(small, device=like.device, dtype=like.dtype)
-    return interpolate(points.unsqueeze(0), large, mode="linear", align_corners=False)[0]
+    shares: Tensor = interpolate(points.unsqueeze(0), large, mode="linear", align_corners=False)[0]
+    return shares
 
 
 def mixed(wide: Tensor, band: Band) -> Tensor:
