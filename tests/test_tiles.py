@@ -1,6 +1,6 @@
 """What is computed tile by tile from low-resolution logits, against the same of logits upsampled whole."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -52,6 +52,7 @@ def gradient(losses: Tensor, student: Tensor) -> Tensor:
     return torch.autograd.grad(losses @ torch.tensor([1.0, 5.0], dtype=losses.dtype), student)[0]
 
 
+# torch's softplus, which the plain losses use, is linear beyond 20, and so off by up to exp(-20) = 2e-9.
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
@@ -61,7 +62,7 @@ def gradient(losses: Tensor, student: Tensor) -> Tensor:
     weight=st.sampled_from([None, 2.0]),
     rows=st.integers(1, 40),
 )
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 1e-5)])
 def test_tiled_losses_are_the_plain_ones(
     dtype: torch.dtype,
     tolerance: float,
@@ -126,9 +127,7 @@ def test_low_precision_logits_give_gradients_of_their_type() -> None:
 class _Largest(TorchDispatchMode):
     """Takes note of the largest floating tensor that any operation makes."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.numel = 0
+    numel = 0
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = function(*args, **(kwargs or {}))
@@ -140,7 +139,7 @@ class _Largest(TorchDispatchMode):
 
 def test_no_tensor_of_all_channels_at_the_images_size_is_made() -> None:
     some = case(5, 40, 5, 2, ((8, 8), (128, 128)), torch.float32)
-    with pytest.MonkeyPatch.context() as patch, _Largest() as largest:
+    with pytest.MonkeyPatch.context() as patch, cast(Any, _Largest)() as largest:
         patch.setitem(tiles.TILE, "cpu", 8 * 40 * 128)
         gradient(tiled(some, None), some[0])
         predict(some[0], size=(128, 128))
