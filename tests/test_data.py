@@ -216,6 +216,16 @@ def test_paper_crop_is_square_and_centred() -> None:
     np.testing.assert_array_equal(cropped.label, half[:, 5:15])
 
 
+def resizes_bytes() -> bool:
+    """Whether torchvision resizes 8-bit images as torch does."""
+    image = torch.randint(0, 256, (1, 3, 64, 50), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    ours = torch.nn.functional.interpolate(image, (48, 48), mode="bilinear", antialias=True)
+    return torch.equal(v2.functional.resize(image, [48, 48], antialias=True), ours)
+
+
+RESIZES_BYTES = resizes_bytes()
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_augmentation_is_torchvisions_to_the_bit(seed: int) -> None:
     random = np.random.default_rng(seed)
@@ -231,7 +241,8 @@ def test_augmentation_is_torchvisions_to_the_bit(seed: int) -> None:
     found = TrainTransform(config)(Sample(image, label))
     for ours, other in zip(found, expected, strict=True):
         assert ours.is_contiguous()
-        assert torch.equal(ours, other.as_subclass(torch.Tensor))
+        # Earlier versions of torchvision resize by way of floats on some processors, and round to the next level.
+        torch.testing.assert_close(ours, other.as_subclass(torch.Tensor), rtol=0, atol=0 if RESIZES_BYTES else 1)
 
 
 def test_augmentation_keeps_image_and_label_together_and_follows_its_key() -> None:

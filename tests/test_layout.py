@@ -1,8 +1,17 @@
 """The house: who may import whom, and what lies where."""
 
 import ast
+import re
 from functools import cache
 from pathlib import Path
+from typing import get_args
+
+import pytest
+
+from eircli.config.backbones import BACKBONES
+from eircli.config.memory_kinds import MEMORY_KINDS
+from eircli.config.methods import AnyMethod
+from eircli.methods import METHODS
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "eircli"
@@ -109,6 +118,105 @@ def test_the_top_levels_are_as_agreed() -> None:
     assert rooms == set.union(*RUNGS)
     assert len(rooms) <= 12
     assert {path.name for path in PACKAGE.iterdir() if path.is_file()} == {"__init__.py", "__main__.py", "README.md"}
+
+
+ROOMS = {
+    "memory kind": (set(MEMORY_KINDS), {"memory", "config/memory_kinds.py", "config/methods.py"}),
+    "method": (set(METHODS), {"methods", "config/methods.py", "config/datasets.py", "data/shapes.py"}),  # where a star is a shape
+    "backbone": (set(BACKBONES), {"model/backbones", "config/backbones.py"}),
+}
+"""What each thing's names are, and the rooms that may know them: its own, its table, and settings that declare it."""
+
+EVERYDAY = {"images", "eir"}
+"""Names that are words of other things too; only asking for them gives one away."""
+
+
+def asked_for(tree: ast.AST) -> set[str]:
+    """The strings that a module names things by: all there are, and of everyday words those it compares with."""
+    strings = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    questions = [n for n in ast.walk(tree) if isinstance(n, ast.Compare | ast.MatchValue)]
+    compared = {n.value for q in questions for n in ast.walk(q) if isinstance(n, ast.Constant) and isinstance(n.value, str)}
+    return (strings - EVERYDAY) | compared
+
+
+@pytest.mark.parametrize("thing", ROOMS)
+def test_nobody_asks_which_one_it_is(thing: str) -> None:
+    names, rooms = ROOMS[thing]
+    classes = {settings.__name__ for settings in get_args(AnyMethod)}
+    for module in modules():
+        place = str(module.relative_to(PACKAGE))
+        if any(place == room or place.startswith(f"{room}/") for room in rooms):
+            continue
+        tree = ast.parse(module.read_text(encoding="utf-8"))
+        assert not asked_for(tree) & names, f"{place} names a {thing}"
+        own = {f"eircli.memory.kinds.{n}" for n in MEMORY_KINDS} | {
+            f"eircli.model.backbones.{b.module}" for b in BACKBONES.values()
+        }
+        assert not imports(module) & own, place
+        taken = {
+            n.name
+            for i in ast.walk(tree)
+            if isinstance(i, ast.ImportFrom) and i.module == "eircli.config.methods"
+            for n in i.names
+        }
+        assert thing != "method" or not taken & classes, f"{place} takes the settings of one method"
+
+
+def test_few_lines_pass_untyped_mappings() -> None:
+    untyped = re.compile(r"(dict|Mapping)\[str, Any\]")
+    lines = [line for module in modules() for line in module.read_text(encoding="utf-8").splitlines() if untyped.search(line)]
+    assert len(lines) <= 10, lines
+
+
+def readmes() -> list[Path]:
+    return [ROOT / "README.md", ROOT / ".github/CONTRIBUTING.md", ROOT / "configs/README.md", *sorted(PACKAGE.rglob("README.md"))]
+
+
+def test_the_front_door_is_short() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").split()) <= 2000
+
+
+@pytest.mark.parametrize("readme", readmes(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(readme: Path) -> None:
+    text = readme.read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)\s]+)\)", text) if not link.startswith("http")]
+    for link in links:
+        file, _, anchor = link.partition("#")
+        target = (readme.parent / file).resolve() if file else readme
+        assert target.exists(), f"{readme}: {link}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{readme}: {link}"
+    named = re.findall(r"(?:configs|eircli)/[\w./-]+\.(?:py|yaml|md)", text)
+    assert [name for name in named if not (ROOT / name).exists() and "my-" not in name] == []
+
+
+def test_sections_that_docstrings_point_to_are_there() -> None:
+    method = (PACKAGE / "methods/README.md").read_text(encoding="utf-8")
+    for module in modules():
+        for section in re.findall(r"methods/README\.md §([\d.]*\d)", module.read_text(encoding="utf-8")):
+            assert re.search(rf"^(#+ |\*\*|- \*\*)?{re.escape(section)}\.? ", method, re.MULTILINE), f"{module}: §{section}"
+
+
+def test_the_annotated_tree_is_the_real_one() -> None:
+    readme = (PACKAGE / "README.md").read_text(encoding="utf-8")
+    block = re.search(r"```text\n(eircli/.*?)```", readme, re.DOTALL)
+    assert block
+    named: set[str] = set()
+    folders: dict[int, str] = {}
+    for line in block[1].splitlines():
+        if not line.strip():
+            continue
+        depth = (len(line) - len(line.lstrip())) // 2
+        word = line.split()[0]
+        parent = "".join(folders[level] for level in range(depth))
+        if word.endswith("/"):
+            folders = {level: name for level, name in folders.items() if level < depth} | {depth: word}
+        else:
+            named.add(parent + word)
+    real = {str(path.relative_to(ROOT)) for path in modules() if path.name != "__init__.py" or path.parent == PACKAGE}
+    assert named == real
 
 
 def test_no_file_has_outgrown_its_room() -> None:

@@ -23,6 +23,9 @@ class BackboneEntry(NamedTuple):
     std: Triple = (58.395, 57.12, 57.375)
 
 
+DEFAULT_BACKBONE = "resnet101"
+"""The paper's."""
+
 BACKBONES = {
     "resnet101": BackboneEntry("resnet", 2048, 16, "ResNet101_Weights.IMAGENET1K_V1"),
     "resnet50": BackboneEntry("resnet", 2048, 16, "ResNet50_Weights.IMAGENET1K_V1"),

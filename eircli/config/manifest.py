@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from eircli.config.backbones import BACKBONES, BackboneEntry
+from eircli.config.backbones import BACKBONES, DEFAULT_BACKBONE, BackboneEntry
 from eircli.config.budget import Budget, parse_budget
 from eircli.config.datasets import Dataset
 from eircli.config.memory_kinds import MEMORY_KINDS, MemoryKindEntry
@@ -60,7 +60,7 @@ class Data(Section):
 
 
 class Model(Section):
-    backbone: str = "resnet101"
+    backbone: str = DEFAULT_BACKBONE
     """A name in the table `BACKBONES` of `config/backbones.py`: torchvision's, or `tiny`: about 250k parameters, output
     stride 4, for small images."""
     weights: str = "imagenet"

@@ -50,13 +50,13 @@ def start_of(run: Run, step: int) -> Start:
 
 
 def load_model(run: Run, step: int) -> DeepLab:
-    """The trained model of a step, on the CPU. Needs no data set.
+    """The trained model of a step, on the CPU, in evaluation mode. Needs no data set.
 
     Raises:
         UserError: its checkpoint is missing, damaged, or of another recipe.
     """
     path = run.directory.verify(step, "checkpoint")
-    return _model_in(run, step, path, _read(run, step, path))
+    return _model_in(run, step, path, _read(run, step, path)).eval()
 
 
 def _read(run: Run, step: int, path: Path) -> State:

@@ -95,7 +95,7 @@ class Run:
             yield
 
     def model(self, step: int) -> DeepLab:
-        """The trained model of a step, on the CPU (`run.models.load_model`)."""
+        """The trained model of a step, on the CPU, in evaluation mode (`run.models.load_model`)."""
         from eircli.run.models import load_model
 
         return load_model(self, step)
