@@ -15,8 +15,10 @@ class MemoryKindEntry(NamedTuple):
     """Whether it is always made by the model of the step before; else only by the rules that ask the model."""
 
 
-MEMORY_KINDS = {
-    "instances": MemoryKindEntry("instances", bounded=True, from_model=False),
-    "images": MemoryKindEntry("images", bounded=True, from_model=False),
-    "prototypes": MemoryKindEntry("prototypes", bounded=False, from_model=True),
-}
+ENTRIES = (
+    MemoryKindEntry("instances", bounded=True, from_model=False),
+    MemoryKindEntry("images", bounded=True, from_model=False),
+    MemoryKindEntry("prototypes", bounded=False, from_model=True),
+)
+
+MEMORY_KINDS = {entry.name: entry for entry in ENTRIES}

@@ -14,6 +14,6 @@ __all__ = ["Material", "MemoryKind", "Writer", "memory_kind"]
 
 def memory_kind(name: str) -> MemoryKind:
     """The kind of memory of a name in the table."""
-    kind = import_module(f"{__name__}.{name}").KIND
+    kind = import_module(f"{__name__}.{name.replace('-', '_')}").KIND
     assert isinstance(kind, MemoryKind)
     return kind
