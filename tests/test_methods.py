@@ -1,7 +1,9 @@
 """Methods as the loop sees them: what they prepare, and which losses they name."""
 
+import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 
 from eircli.common.types import IGNORE, Batch
 from eircli.config import manifest
@@ -10,6 +12,7 @@ from eircli.methods import METHODS, build_method
 from eircli.methods.base import Context
 from eircli.methods.eir import Eir
 from eircli.model.deeplab import DeepLab
+from tests import reference
 
 TINY = manifest.Model(backbone="tiny", weights="none", aspp_channels=8, aspp_rates=(1,))
 OLD, NEW = 2, 1
@@ -80,10 +83,25 @@ def test_the_weight_of_distillation_is_a_factor() -> None:
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_in_the_base_step_every_method_learns_the_labels_as_they_are(name: str) -> None:
-    config = eir() if name == "eir" else method_settings.Finetune(name="finetune")
+@pytest.mark.parametrize("weight", [None, 2.0])
+def test_in_a_shared_base_step_every_method_learns_the_labels_as_they_are(name: str, weight: float | None) -> None:
+    """Summed binary cross-entropy against the labels, by a loop over pixels."""
+    settings = TypeAdapter(method_settings.MethodConfig).validate_python({"name": name, "positive_weight": weight})
+    assert isinstance(settings, method_settings.MethodSettings)
     model = DeepLab(TINY, [OLD, NEW]).eval()
-    method = build_method(config, context(teacher=False))
+    method = build_method(settings, context(teacher=False))
     losses = method.losses(model, method.prepare(batch()))
-    reference = build_method(method_settings.Finetune(name="finetune"), context(teacher=False))
-    assert losses == reference.losses(model, reference.prepare(batch()))
+    labels = batch().labels.numpy()
+    with torch.no_grad():
+        logits = torch.nn.functional.interpolate(model(batch().images), (32, 32), mode="bilinear").double().numpy()
+    targets = np.stack([labels == channel for channel in range(1 + OLD + NEW)], axis=1).astype(float)
+    expected = reference.summed_bce(logits, targets, labels != IGNORE, weight or 1.0)
+    assert {key: float(loss.detach()) for key, loss in losses.items()} == {"bce": pytest.approx(expected, rel=1e-5)}
+
+
+@pytest.mark.parametrize("name", ["lwf", "ilt", "mib", "plop", "dkd"])
+def test_a_base_step_of_its_own_is_the_methods(name: str) -> None:
+    settings = TypeAdapter(method_settings.MethodConfig).validate_python({"name": name, "base_step": "own"})
+    method = build_method(settings, Context(0, OLD + NEW, None))
+    assert type(method) is METHODS[name]
+    assert "bce" not in method.losses(DeepLab(TINY, [OLD + NEW]).eval(), method.prepare(batch()))
