@@ -6,7 +6,16 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook(["eircli.memory.replay", "eircli.methods.losses", "eircli.methods.tiled_losses"], "beartype.beartype")
+install_import_hook(
+    [
+        "eircli.memory.replay",
+        "eircli.memory.fusion",
+        "eircli.memory.decoded",
+        "eircli.methods.losses",
+        "eircli.methods.tiled_losses",
+    ],
+    "beartype.beartype",
+)
 
 ROOT = Path(__file__).parent.parent
 

@@ -18,7 +18,7 @@ from eircli.benchmark.plain import plain_fuse
 from eircli.benchmark.synthetic_inputs import synthetic_instances, synthetic_labels
 from eircli.cli.app import app
 from eircli.common.types import IGNORE
-from eircli.memory import replay
+from eircli.memory import fusion, replay
 from eircli.run.run import open_run
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def test_batched_fusion_is_that_of_image_after_image(beta: tuple[float, float] |
     potential = replay.potential_classes(labels, combined, 4, PASTES)
     pastes = replay.place(potential, replay.select_slots(combined, 60, PASTES), instances, draws, "best-slot", PASTES)
     assert pastes.active.any()
-    mixed, soft = replay.fuse(images, combined, instances, pastes, draws, 60)
+    mixed, soft = fusion.fuse(images, combined, instances, pastes, draws, 60)
     slow_mixed, slow_soft = plain_fuse(images, combined, instances, pastes, draws, 60, 6)
     torch.testing.assert_close(mixed, slow_mixed, rtol=1e-5, atol=1e-3)
     dense = torch.zeros(3, 6, 128, 128).scatter_add_(1, soft.channels.long(), soft.weights)

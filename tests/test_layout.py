@@ -168,6 +168,24 @@ def test_few_lines_pass_untyped_mappings() -> None:
     assert len(lines) <= 10, lines
 
 
+SHAPED = ("Float[", "Int[", "UInt8[", "Bool[", "PerPixel", "Scalar")
+
+
+def test_functions_of_tensors_state_shapes() -> None:
+    """In a docstring or by jaxtyping; methods without a docstring have that of the method they override."""
+    for module in modules():
+        tree = ast.parse(module.read_text(encoding="utf-8"))
+        overriding = {id(f) for c in ast.walk(tree) if isinstance(c, ast.ClassDef) and c.bases for f in c.body}
+        for function in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")):
+            arguments = [*function.args.args, *function.args.kwonlyargs]
+            types = " ".join(ast.unparse(t) for t in [*(a.annotation for a in arguments), function.returns] if t)
+            text = ast.get_docstring(function) or ""
+            if re.search(r"Tensor|NDArray|UInt8Array", types) and (text or id(function) not in overriding):
+                stated = "[" in text or "any shape" in text or any(kind in types for kind in SHAPED)
+                local = not text and function.col_offset > 4
+                assert stated or local, f"{module.relative_to(ROOT)}:{function.lineno} {function.name}"
+
+
 def readmes() -> list[Path]:
     return [ROOT / "README.md", ROOT / ".github/CONTRIBUTING.md", ROOT / "configs/README.md", *sorted(PACKAGE.rglob("README.md"))]
 

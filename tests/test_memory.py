@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from eircli.common.errors import UserError
 from eircli.common.types import CANVAS, Box, Instance, Sample, UInt8Array
 from eircli.memory.bank import INDEX, Bank, encode, write_bank
+from eircli.memory.decoded import decode
 from eircli.memory.harvest import Candidate, Selection, candidates, cut_out
-from eircli.memory.replay import decode
 from eircli.memory.select import share_out
 from eircli.memory.standalone import StandaloneInstances
 from eircli.memory.synthetic import synthetic_bank

@@ -10,7 +10,7 @@ from eircli.common.types import IGNORE, Batch
 from eircli.config import manifest
 from eircli.config.methods import MethodSettings
 from eircli.config.recipe import resolve
-from eircli.memory.replay import Instances
+from eircli.memory.decoded import Instances
 from eircli.methods import METHODS, build_method
 from eircli.methods.base import Context
 from eircli.model.deeplab import DeepLab

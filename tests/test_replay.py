@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eircli.common.types import IGNORE
-from eircli.memory import replay
-from eircli.memory.replay import Draws, Fillers, Instances
+from eircli.memory import fusion, replay
+from eircli.memory.decoded import Instances
+from eircli.memory.replay import Draws, Fillers
 from tests import reference
 
 OLD, NEW = 4, 2
@@ -114,7 +115,7 @@ def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool) -> 
     potential = replay.potential_classes(s.labels, combined, OLD, PASTES)
     slots = replay.select_slots(combined, SIDE, PASTES)
     pastes = replay.place(potential, slots, s.instances, s.draws, fillers, below)
-    images, soft = replay.fuse(s.images, combined, s.instances, pastes, s.draws, SIDE)
+    images, soft = fusion.fuse(s.images, combined, s.instances, pastes, s.draws, SIDE)
     stocked = sorted(set(s.channels))
     for n in range(len(images)):
         wanted = [channel for channel in potential[n].tolist() if channel]
@@ -142,10 +143,10 @@ def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool) -> 
 def test_slots_changed_all_at_once_get_the_same_bits(seed: int, fillers: Fillers) -> None:
     s = scene(seed)
     pastes = placed(s, fillers)
-    images, soft = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
+    images, soft = fusion.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replay, "blend_views", replay.blend_gathered)
-        same_images, same_soft = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
+        patch.setattr(fusion, "blend_views", fusion.blend_gathered)
+        same_images, same_soft = fusion.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
     assert torch.equal(images, same_images)
     assert all(torch.equal(one, other) for one, other in zip(soft, same_soft, strict=True))
     assert not torch.equal(images, s.images) or not pastes.active.any()
@@ -156,14 +157,14 @@ def test_slots_changed_all_at_once_get_the_same_bits(seed: int, fillers: Fillers
 def test_fetched_instances_give_the_same_bits(seed: int, fillers: Fillers) -> None:
     s = scene(seed)
     pastes = placed(s, fillers)
-    instances, moved = replay.fetch(s.instances, pastes)
+    instances, moved = fusion.fetch(s.instances, pastes)
     assert len(instances.height) == pastes.active.numel()
     assert len(instances.pixels) == sum(
         len(s.masks[i].ravel()) if on else 1
         for i, on in zip(pastes.instance.flatten().tolist(), pastes.active.flatten().tolist(), strict=True)
     )
-    images, soft = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
-    same_images, same_soft = replay.fuse(s.images, s.labels, instances, moved, s.draws, SIDE)
+    images, soft = fusion.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
+    same_images, same_soft = fusion.fuse(s.images, s.labels, instances, moved, s.draws, SIDE)
     assert torch.equal(images, same_images)
     assert all(torch.equal(a, b) for a, b in zip(soft, same_soft, strict=True))
 
@@ -176,7 +177,7 @@ def test_a_bank_on_the_gpu_makes_nobody_wait(far: bool) -> None:
     potential = torch.tensor([[4, 1, 0]] * 3)
     slots = replay.select_slots(s.labels, SIDE, PASTES)
     pastes = replay.place(potential, slots, s.instances, s.draws, "best-slot", 3)
-    expected, _ = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
+    expected, _ = fusion.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
     instances = Instances(*(tensor.to(gpu) for tensor in s.instances))
     if far:
         instances = instances._replace(pixels=s.instances.pixels)
@@ -185,7 +186,7 @@ def test_a_bank_on_the_gpu_makes_nobody_wait(far: bool) -> None:
     try:
         draws = s.draws.to(gpu)
         pastes = replay.place(potential, slots, instances, draws, "best-slot", 3)
-        mixed, _ = replay.fuse(images, labels, instances, pastes, draws, SIDE)
+        mixed, _ = fusion.fuse(images, labels, instances, pastes, draws, SIDE)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(mixed.cpu(), expected)
@@ -207,7 +208,7 @@ def test_no_old_class_in_sight_and_no_fillers_leave_everything_as_it_is() -> Non
     s = scene(2)
     potential = torch.zeros(3, PASTES, dtype=torch.int64)
     pastes = replay.place(potential, replay.select_slots(s.labels, SIDE, PASTES), s.instances, s.draws, "none", 2)
-    images, soft = replay.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
+    images, soft = fusion.fuse(s.images, s.labels, s.instances, pastes, s.draws, SIDE)
     assert torch.equal(images, s.images)
     assert (soft.weights[:, 0] == 1).all()
     assert not soft.weights[:, 1:].any()

@@ -1,1 +1,1 @@
-"""What things cost on this machine: `eir bench`."""
+"""Time and memory on this machine: `eir bench`."""

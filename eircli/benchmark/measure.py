@@ -1,4 +1,4 @@
-"""Measuring time and memory of a piece of work, and of its plain counterpart beside it."""
+"""Measuring the time and memory of a function, and of its plain counterpart in turns."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Case:
     plain: Work | None = None
     """The same computed the plain way."""
     per: int = 1
-    """How many of what the figure is about one call does, such as images."""
+    """Items, such as images, that one call processes; times are per item."""
     memory: bool = False
     """Whether memory is measured too."""
 
@@ -49,7 +49,7 @@ class Cost:
 
 
 def cost(case: Case, device: torch.device, seconds: float, against_plain: bool) -> Cost:
-    """Measure a case for about `seconds`, plain and fast in turns, so that what else the machine does touches both alike."""
+    """Measure a case for about `seconds`, plain and fast in turns, so that other load on the machine affects both alike."""
     plain = case.plain if against_plain else None
     works = [case.work] if plain is None else [case.work, plain]
     memory = [peak_memory(work, device) if case.memory else None for work in works]
@@ -94,8 +94,8 @@ def peak_memory(work: Work, device: torch.device) -> float | None:
         return None
     work()
     gc.collect()
-    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the process still holds would hide what the call takes
-    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    ctypes.CDLL(None).malloc_trim(0)  # return freed memory to the system, or it would hide what the call takes
+    Path("/proc/self/clear_refs").write_text("5")  # reset the peak
     before = _status("VmRSS")
     work()
     return (_status("VmHWM") - before) / 1024

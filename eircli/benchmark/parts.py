@@ -18,7 +18,7 @@ from eircli.benchmark.synthetic_inputs import LossInput, synthetic_batch, synthe
 from eircli.config.protocols import parse_schedule
 from eircli.data.training_set import TrainingSet
 from eircli.data.transforms import TrainTransform
-from eircli.memory import replay
+from eircli.memory import fusion, replay
 from eircli.memory.bank import Bank, encode
 from eircli.memory.harvest import candidates, cut_out
 from eircli.memory.synthetic import synthetic_bank
@@ -31,7 +31,7 @@ PASTES = 3
 
 
 def startup_case() -> Case:
-    """Starting the command, which imports no torch until it is told what to do."""
+    """Starting the command and printing its help, without torch."""
     command = [sys.executable, "-m", "eircli", "--help"]
     return Case("eir --help", lambda: subprocess.run(command, check=True, capture_output=True))
 
@@ -72,7 +72,7 @@ def composition_case(n: int, channels: int, side: int, slot: int, device: torch.
         return replay.place(potential, slots, instances, draws, "best-slot", PASTES), draws
 
     def batched() -> None:
-        replay.fuse(images, combined, instances, *placed(), slot)
+        fusion.fuse(images, combined, instances, *placed(), slot)
 
     def plain() -> None:
         plain_fuse(images, combined, instances, *placed(), slot, channels)
@@ -93,7 +93,7 @@ def sample_case(run: Run) -> Case:
 
 
 def query_case(images: int = 10_582, classes: int = 20) -> Case:
-    """Which images a step trains on, once it is known which classes each holds."""
+    """Selecting the images of a step from the class index."""
     presence = np.random.default_rng(0).random((images, 1 + classes)) < 0.08
     schedule = parse_schedule("15-1", classes)
     return Case(f"which of {images:,} images a step trains on", lambda: schedule.select(presence, 2, "train"))

@@ -1,4 +1,4 @@
-"""The plain ways: what the fast paths compute, written straight down. For comparison, and as references in tests."""
+"""Plain implementations of what the fast paths compute; for comparison, and as references in tests."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from eircli.common.types import BACKGROUND, IGNORE
-from eircli.memory.replay import Draws, Instances, Pastes
+from eircli.memory.decoded import Instances
+from eircli.memory.replay import Draws, Pastes
 from eircli.model.deeplab import upsample
 
 
 def plain_predict(logits: Tensor, size: tuple[int, int]) -> Tensor:
-    """`predict` of logits upsampled whole."""
+    """`predict` of logits [N, K, h, w] upsampled whole to `size` (H, W): channels uint8 [N, H, W]."""
     best, channel = upsample(logits, size)[:, 1:].max(dim=1)
     return torch.where(best > 0, channel + 1, BACKGROUND).to(torch.uint8)
 
@@ -20,7 +21,7 @@ def plain_predict(logits: Tensor, size: tuple[int, int]) -> Tensor:
 def plain_fuse(
     images: Tensor, labels: Tensor, instances: Instances, pastes: Pastes, draws: Draws, side: int, channels: int
 ) -> tuple[Tensor, Tensor]:
-    """`replay.fuse` image by image and paste by paste, with dense soft labels float [N, K, H, W]; ignored pixels are all 0."""
+    """`fusion.fuse` image by image and paste by paste, with dense soft labels float [N, K, H, W]; ignored pixels are all 0."""
     images = images.to(torch.float32, copy=True)
     known = torch.where(labels == IGNORE, BACKGROUND, labels).long()
     soft = one_hot(known, channels).permute(0, 3, 1, 2).float() * (labels != IGNORE).unsqueeze(1)

@@ -1,4 +1,4 @@
-"""A whole training step, and what its time goes into."""
+"""A whole training step, and its passes through the network."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ class Rig:
         self.scaler.update()
 
     def forward(self, network: DeepLab) -> Tensor:
+        """The batch's logits [N, K, h, w] under a network, in the compute's dtype."""
         with self.compute.autocast():
             return network(self.batch.images.float())  # type: ignore[no-any-return]
 
@@ -74,8 +75,8 @@ def rig(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, 
 
 @torch.no_grad()
 def settle_batchnorm(model: DeepLab) -> None:
-    """Give a network of random weights the BatchNorm statistics of noise. Without any, what a deep one computes grows until it
-    overflows or underflows, and processors are slow with such numbers."""
+    """Set the BatchNorm statistics of a randomly initialised network from noise: without, activations of deep networks overflow or
+    become denormal, which slows processors down."""
     layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
@@ -123,7 +124,7 @@ def forward_flops(manifest: Manifest, classes: tuple[int, int]) -> int:
 
 
 def matmul_case(compute: Compute) -> tuple[Case, int]:
-    """Multiplying two square matrices, and its floating-point operations: what the device can do at best."""
+    """Multiplying two square matrices, and its floating-point operations: the device's attainable rate."""
     size = 8192 if compute.device.type == "cuda" else 2048
     matrix = torch.randn(size, size, device=compute.device, dtype=compute.dtype)
     return Case(f"matrix multiplication, {str(compute.dtype).removeprefix('torch.')}", lambda: matrix @ matrix), 2 * size**3

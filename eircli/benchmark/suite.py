@@ -1,4 +1,4 @@
-"""`eir bench`: all that a run does, measured on this machine, and how long a recipe takes by that."""
+"""`eir bench`: the costs of everything that a run does on this machine, and the hours of a recipe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Made-up inputs of given sizes: what is measured depends on their sizes, not on what they show."""
+"""Synthetic inputs of given sizes, for measurements that depend on sizes alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from eircli.common.types import IGNORE, Batch, SoftLabels
 from eircli.data.shapes import draw
-from eircli.memory.replay import Instances
+from eircli.memory.decoded import Instances
 
 BLOCK = 32
 """Side of the patches of one label, pixels."""

@@ -1,13 +1,13 @@
-"""What a user can mend, told apart from what is our own mistake."""
+"""The errors that commands report in one line, by whose they are: the user's, another process's, or the run's."""
 
 
 class UserError(ValueError):
-    """Something the user can mend. The message is one line: what is wrong, where, and what to do next."""
+    """An error in the user's input. The message is one line: what is wrong, where, and what to do next. Exit code 2."""
 
 
 class OtherProcessFailed(RuntimeError):
-    """Another process of the command failed before this one, and says why."""
+    """Another process of the same command failed first; that process reports the reason."""
 
 
 class RunFailed(RuntimeError):
-    """A run that cannot go on although its input was valid, such as a loss that is no longer finite."""
+    """A run with valid input that cannot continue, such as one whose loss is no longer finite. Exit code 1."""

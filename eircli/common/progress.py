@@ -15,15 +15,15 @@ from rich.text import Text
 T = TypeVar("T")
 
 Say = Callable[[str], None]
-"""Takes a line about what goes on."""
+"""Prints a status line."""
 
 
 QUICK = 2.0
-"""Seconds; work that takes less prints no lines, unless its lines were asked for."""
+"""Seconds; shorter work prints no progress lines unless `every` was given."""
 
 
 class Reporter(Protocol):
-    """Takes note of finished work."""
+    """Is told how much work has been finished."""
 
     def advance(self, count: int = 1, note: str = "") -> None: ...
 

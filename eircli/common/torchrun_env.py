@@ -1,4 +1,4 @@
-"""Which of torchrun's processes this one is, as its environment says. Imports no torch."""
+"""Rank and world size from torchrun's environment variables. Imports no torch."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 
 class Launch(NamedTuple):
-    """A process among those that work on one command."""
+    """One of the processes that run a command."""
 
     rank: int
-    """Its number, from 0, over all machines."""
+    """Global rank, from 0."""
     processes: int
-    """How many there are; 1 without torchrun."""
+    """World size; 1 without torchrun."""
     local_rank: int
-    """Its number on its machine."""
+    """Rank on its machine."""
     local_processes: int
-    """How many there are on its machine."""
+    """Processes on its machine."""
 
 
 def launched() -> Launch:
-    """This process among those that torchrun has started."""
+    """The rank and world size that torchrun gave this process."""
     names = {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "LOCAL_WORLD_SIZE": 1}
     return Launch(*(int(os.environ.get(name, alone)) for name, alone in names.items()))

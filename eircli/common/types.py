@@ -1,4 +1,4 @@
-"""The words the packages share: label constants and what travels between them."""
+"""The types that the rooms share: label constants, samples, batches, instances, soft labels."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BACKGROUND = 0
 """Class id and channel of everything that is not (yet) a class."""
 
 IGNORE = 255
-"""Label of pixels that count nowhere: no loss, no distillation, no evaluation."""
+"""Label of pixels that are ignored: they enter no loss, no distillation and no evaluation."""
 
 CANVAS = (124, 116, 104)
 """The ImageNet mean colour in 8 bits: the blank behind a stand-alone instance, zero after normalisation."""
@@ -52,7 +52,7 @@ class Split(SampleSource, Protocol):
         ...
 
     def load_label(self, index: int) -> UInt8Array:
-        """The label alone, checked: single channel, ids within the classes, the size of its image."""
+        """The label alone, uint8 [H, W], checked: single channel, ids within the classes, the size of its image."""
         ...
 
     def present(self, index: int) -> list[int]:
@@ -64,7 +64,7 @@ class Split(SampleSource, Protocol):
         ...
 
     def sample_fingerprint(self, index: int) -> str:
-        """A string that changes whenever a file of the sample does; no other sample's, of this or another split."""
+        """A string, unique to the sample, that changes whenever one of its files does."""
         ...
 
 
@@ -131,7 +131,7 @@ class StoredImage:
 
 
 Exemplar = Instance | StoredImage
-"""What a memory of examples holds."""
+"""What a bank holds."""
 
 
 class SoftLabels(NamedTuple):
@@ -150,7 +150,7 @@ class SoftLabels(NamedTuple):
 
 @dataclass(frozen=True)
 class Batch:
-    """What a training step works on. The loader fills the first four; a method's `prepare` the rest."""
+    """The input of a training step. The data loader fills the first four fields; a method's `prepare` the rest."""
 
     images: Tensor
     """uint8 [N, 3, H, W] from the loader, float32 in 0..255 after `prepare`."""
@@ -166,23 +166,23 @@ class Batch:
     region: Tensor | None = None
     """bool [N, H, W]: the pixels that are distilled."""
     teacher_features: tuple[Tensor, ...] = ()
-    """The teacher's maps that a method holds the student's against."""
+    """Feature maps of the teacher, [N, C, h, w] each, that a method compares the student's with."""
     part: tuple[int, int] | None = None
-    """Where this batch is one of several parts of a larger one: its first image's place in that, and that one's size."""
+    """For a micro-batch or a process's share of a batch: the position of its first image in the whole batch, and the size of that."""
     pixel_count: Tensor | None = None
-    """float []: what means over pixels divide by, where this batch is one of several parts of a larger one: the pixels that
-    enter them in a part, on average. None: those of this batch."""
+    """float []: for a part of a batch, the divisor of means over pixels: the whole batch's counted pixels divided by the number of
+    parts (`PixelMean`). None: this batch's own counted pixels."""
 
     def pin_memory(self) -> Batch:
-        """The same in page-locked memory, which reaches a GPU faster; the data loader calls this."""
+        """The same in page-locked host memory; called by the data loader (`pin_memory=True`)."""
         return self.with_(**{name: getattr(self, name).pin_memory() for name in ("images", "labels", "replayed")})
 
     def cut(self, rows: slice) -> Batch:
-        """Some of its images, before `prepare`."""
+        """The images of some rows, before `prepare`."""
         return self.with_(**{name: getattr(self, name)[rows] for name in ("images", "labels", "replayed")})
 
     def to(self, device: torch.device, seed: int) -> Batch:
-        """The same on a device, with its seed."""
+        """The same on a device, with the seed of its random draws."""
         moved = {name: getattr(self, name).to(device, non_blocking=True) for name in ("images", "labels", "replayed")}
         return self.with_(**moved, seed=seed)
 

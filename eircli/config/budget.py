@@ -21,6 +21,10 @@ class Budget(NamedTuple):
 def parse_budget(budget: object) -> Budget:
     """A count of exemplars, or bytes written with their unit.
 
+    Example:
+        >>> str(parse_budget(100)), str(parse_budget("1.5kB"))
+        ('100 exemplars', '1,500 bytes')
+
     Raises:
         ValueError: neither.
     """

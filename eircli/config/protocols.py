@@ -97,6 +97,12 @@ def parse_schedule(spec: str | Sequence[Sequence[int]], class_count: int, order:
             or the class ids of every step as a list of lists.
         order: the order in which "A-B" takes the class ids, as `protocol.order` has it; ascending if None.
 
+    Example:
+        >>> parse_schedule("2-1", class_count=4).steps
+        ((1, 2), (3,), (4,))
+        >>> parse_schedule("2-2", class_count=4, order=(4, 1, 3, 2)).seen(0)
+        (4, 1)
+
     Raises:
         UserError: an unreadable spec, an id twice or out of range, or fewer classes than the spec needs.
     """

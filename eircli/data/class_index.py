@@ -19,7 +19,7 @@ from eircli.common.types import IGNORE, Split
 ClassIndex = NDArray[np.bool_]
 
 FEW = 600
-"""Splits with fewer images are read faster than worker processes start."""
+"""Splits with fewer images are read in this process: starting workers would take longer."""
 
 _split: Split
 

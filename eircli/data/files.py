@@ -1,4 +1,4 @@
-"""Images and labels in files: reading them, and refusing bad ones by name."""
+"""Reading and checking image and label files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eircli.common.types import IGNORE, Sample, UInt8Array
 from eircli.data.resize import Size, resize_label, size_at
 
 ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND"}
-"""What a whole file ends with, by what it starts with (JPEG, PNG)."""
+"""The end marker of a complete file by its first bytes (JPEG, PNG)."""
 
 
 class FileSplit:
@@ -51,6 +51,7 @@ class FileSplit:
         return Sample(image, resize_label(self._read_label(index, own), short_side))
 
     def load_label(self, index: int) -> UInt8Array:
+        """uint8 [H, W], class ids; checked."""
         with _opened(self.images[index]) as image:
             size = image.size
         return self._read_label(index, size)
@@ -88,7 +89,7 @@ class FileSplit:
         return self._hash([self.images[index], self.labels[index]])
 
     def _hash(self, files: Sequence[Path]) -> str:
-        """A hash of what files hold, by their names, sizes and times of change, and of how their ids are read."""
+        """A hash of files' names, sizes and modification times, and of the mapping of their ids."""
         digest = hashlib.sha256(repr((self.class_count, None if self.table is None else self.table.tolist())).encode())
         for path in files:
             try:
@@ -101,6 +102,9 @@ class FileSplit:
 
 def pair_files(images: Path, labels: Path, class_count: int, table: UInt8Array | None = None) -> FileSplit:
     """The split of a folder of images and a folder of PNG labels of the same names.
+
+    Args:
+        table: uint8 [256], as in `FileSplit`.
 
     Raises:
         UserError: a missing or empty folder, an image without a label or a label without an image.
@@ -150,7 +154,7 @@ def _decode(file: Image.Image, size: Size) -> UInt8Array:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Image.Image]:
-    """An image file, opened; what fails inside the block is blamed on it."""
+    """Open an image file; errors inside the block become a `UserError` that names it."""
     try:
         with Image.open(path) as file:
             yield file
@@ -159,7 +163,7 @@ def _opened(path: Path) -> Iterator[Image.Image]:
 
 
 def _check_ending(path: Path) -> None:
-    """Find files cut short without decoding them: a JPEG's end marker cannot occur inside its data."""
+    """Detect truncated files without decoding them: a JPEG's end marker cannot occur inside its data."""
     try:
         with path.open("rb") as file:
             start = file.read(2)

@@ -15,7 +15,7 @@ class Opener(NamedTuple):
 
     dataset: Callable[[Any], DataSet]
     class_names: Callable[[Any], tuple[str, ...]]
-    """The names of its classes, reading as little as possible."""
+    """The names of its classes, without opening the data where they are fixed or given."""
 
 
 OPENERS = {
@@ -30,7 +30,7 @@ def open_dataset(config: AnyDataset) -> DataSet:
     """The data set that a `dataset` section names.
 
     Raises:
-        UserError: it is not there, or not as its kind wants it.
+        UserError: a file or folder is missing, or not in the layout of its kind.
     """
     return OPENERS[config.kind].dataset(config)
 
@@ -39,6 +39,6 @@ def class_names(config: AnyDataset) -> tuple[str, ...]:
     """The names of its classes: class id k at position k - 1. Of most kinds they are known without the data.
 
     Raises:
-        UserError: the data is needed for it, and not there.
+        UserError: they stand in the data set alone, which is missing.
     """
     return OPENERS[config.kind].class_names(config)

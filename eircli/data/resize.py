@@ -12,7 +12,12 @@ Size = tuple[int, int]
 
 
 def size_at(size: Size, side: int | None) -> Size:
-    """The size of an image of `size` once its short side is `side` pixels; None keeps it."""
+    """The size of an image of `size` once its short side is `side` pixels; None keeps it.
+
+    Example:
+        >>> size_at((500, 375), side=96)
+        (128, 96)
+    """
     if side is None:
         return size
     width, height = size
@@ -31,7 +36,7 @@ def resize_image(image: UInt8Array, side: int) -> UInt8Array:
 
 
 def resize_label(label: UInt8Array, side: int | None) -> UInt8Array:
-    """A label at the short side `side`, nearest neighbour; None keeps its size."""
+    """A label uint8 [H, W] at the short side `side`, nearest neighbour; None keeps its size."""
     return label if side is None else _resize(label, side, Image.Resampling.NEAREST)
 
 

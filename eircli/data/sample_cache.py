@@ -27,7 +27,7 @@ class Samples(Protocol):
 
 
 def decoded(split: Split, short_side: int | None, cache: Cache, folder: Path | None = None) -> Samples:
-    """A split's samples at a short side, decoded once or every time.
+    """A split's samples at a short side, cached or not.
 
     Args:
         folder: of the samples kept on disk; a part of the cache folder if None.
@@ -42,7 +42,7 @@ def decoded(split: Split, short_side: int | None, cache: Cache, folder: Path | N
 
 
 class Decoded:
-    """Samples decoded every time."""
+    """Samples decoded at every access."""
 
     def __init__(self, split: Split, short_side: int | None) -> None:
         self.split, self.short_side = split, short_side
@@ -52,7 +52,7 @@ class Decoded:
 
 
 class InMemory(Decoded):
-    """Samples held in memory: once in every process that loads them."""
+    """Samples held in the memory of each process that loads them."""
 
     def __init__(self, split: Split, short_side: int | None) -> None:
         super().__init__(split, short_side)

@@ -78,6 +78,7 @@ class ShapesSplit:
         return sample if short_side is None else resize_short_side(sample, short_side)
 
     def load_label(self, index: int) -> UInt8Array:
+        """uint8 [S, S], class ids."""
         return self.load(index).label
 
     def present(self, index: int) -> list[int]:

@@ -37,7 +37,7 @@ class StepView:
         return [self.split.ids[position] for position in self.positions]
 
     def load_label(self, index: int) -> UInt8Array:
-        """A sample's label alone, channels at the working size."""
+        """A sample's label alone: channels, uint8 [H, W] at the working size."""
         return self._visible(resize_label(self.split.load_label(int(self.positions[index])), self.short_side))
 
     def load_own_size(self, index: int) -> Sample:
@@ -57,6 +57,6 @@ class StepView:
 
 
 def class_counts(presence: NDArray[np.bool_], positions: NDArray[np.intp], classes: Sequence[int]) -> dict[int, int]:
-    """How many of the images at `positions` hold each of `classes`."""
+    """How many of the images at `positions` hold each of `classes`, of `presence` bool [images, 1 + classes]."""
     counts = presence[positions].sum(axis=0)
     return {class_id: int(counts[class_id]) for class_id in classes}

@@ -23,7 +23,7 @@ Augmented = tuple[Tensor, Tensor, bool]
 
 
 class TrainingSet(Dataset[Augmented]):
-    """Several sources end to end, augmented; each sample's augmentation depends on its key alone.
+    """The concatenation of several sources, augmented; a sample's augmentation depends on its key alone.
 
     The first source is the step's new images; samples of the others are replayed.
     """

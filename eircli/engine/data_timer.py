@@ -1,4 +1,4 @@
-"""Batches for the training loop, and how long it waits for them."""
+"""How long the device waits for the data loader."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Mark = float | torch.cuda.Event
 
 
 class DataTimer:
-    """Iterates over batches, and takes the time that the device waits for them.
+    """Iterates over batches and measures how long the device is idle before each.
 
     A CUDA device waits from the end of its work on one batch to the arrival of the next. (The host's own waiting says little:
     it runs ahead, and may wait while the device still works.) The CPU waits from asking for a batch to getting it.
@@ -32,13 +32,13 @@ class DataTimer:
             before = self._mark()
 
     def waited(self) -> float:
-        """Seconds of waiting since last asked; on CUDA it waits for the device."""
+        """Seconds of idling since the last call; synchronises with a CUDA device."""
         total = sum(_seconds(before, after) for before, after in self._waits)
         self._waits.clear()
         return total
 
     def _mark(self) -> Mark:
-        """Now, as a time or as a place in the device's queue of work."""
+        """Now: a clock time, or on CUDA an event in the current stream."""
         if self.device.type != "cuda":
             return time.monotonic()
         event = torch.cuda.Event(enable_timing=True)

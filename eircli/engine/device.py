@@ -15,7 +15,7 @@ from eircli.engine.distributed import world_size
 
 
 class Compute(NamedTuple):
-    """A device and the number format of forward passes on it."""
+    """A device and the dtype of forward passes on it."""
 
     device: torch.device
     dtype: torch.dtype

@@ -1,7 +1,7 @@
-"""The processes of a command: who this one is, and what they tell each other. Of one process all of it is the identity.
+"""Rank, world size and collectives of a command's processes. With one process every collective is the identity.
 
-torchrun starts them and `process_group` makes them one group. Plain data and tensors on the CPU travel by gloo, tensors on a GPU
-by NCCL. All processes must come by the same calls in the same order, so what they do next is never decided by one alone.
+torchrun starts the processes and `process_group` initialises the group: gloo for plain data and CPU tensors, NCCL for CUDA tensors.
+All processes must issue the same collectives in the same order, so decisions are broadcast, never taken by one process alone.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from eircli.common.torchrun_env import Launch
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=7)
-"""How long a process waits for another that is alive: one may wait for a base step which another run is training."""
+"""Timeout of collectives: the main process may wait for a base step that another run is training."""
 
 
 def world_size() -> int:
-    """How many processes there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """This process's number, from 0."""
+    """This process's rank, from 0."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
@@ -44,7 +44,7 @@ def is_main_process() -> bool:
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
-    """The sum of all processes' tensors, bit for bit the same in all of them."""
+    """The sum of all processes' tensors, of any shape that all share, bit for bit the same in all of them; a new tensor if there are several."""
     if world_size() == 1:
         return tensor
     total = tensor.detach().clone(memory_format=torch.contiguous_format)
@@ -67,12 +67,12 @@ def broadcast_from_main(find: Callable[[], T]) -> T:
 
 
 def shard(total: int) -> range:
-    """Which of 0..total-1 are this process's: every one is exactly one process's."""
+    """This process's share of the positions 0..total-1: every `world_size()`-th, from its rank on."""
     return range(rank(), total, world_size())
 
 
 def gather_shards(mine: list[T]) -> list[T]:
-    """The items of all processes, each of which has found those of its `shard`, in order."""
+    """The items of all processes in order of their positions, each process giving those of its `shard`."""
     if world_size() == 1:
         return mine
     shares: list[Any] = [None] * world_size()
@@ -82,10 +82,10 @@ def gather_shards(mine: list[T]) -> list[T]:
 
 @contextmanager
 def process_group(here: Launch) -> Iterator[None]:
-    """Join the group of torchrun's processes for the time of the block.
+    """Initialise the process group of torchrun's processes for the block.
 
     Raises:
-        RunFailed: another process is gone without a word.
+        RunFailed: another process was killed or lost.
         OtherProcessFailed: in place of the block's error, where another process failed before: this one's error says no
             more than that the other is gone.
     """
@@ -100,7 +100,7 @@ def process_group(here: Launch) -> Iterator[None]:
         yield
     except SystemExit as end:
         if not end.code:
-            any_process(False)  # who leaves early closes connections that others may still read from
+            any_process(False)  # a barrier: leaving early would close connections that others still read from
         dist.destroy_process_group()
         raise
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Running a model over a test set."""
+"""The confusion matrix of a model over a test set."""
 
 from __future__ import annotations
 

@@ -12,13 +12,13 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupt:
-    """Whether the user asked to stop."""
+    """Signal handler that records a request to stop."""
 
     def __init__(self) -> None:
         self.asked = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:  # the second time means now
+        if self.asked:  # a second signal stops at once
             raise KeyboardInterrupt
         self.asked = True
 
@@ -39,6 +39,6 @@ def deferred_interrupt() -> Iterator[Interrupt]:
 
 
 def ignore_interrupts(_worker: int = 0) -> None:
-    """For worker processes: a signal may reach the whole process group, but stopping is the main process's affair."""
+    """For data loader workers: signals reach the whole process group, but only the main process handles them."""
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)

@@ -11,8 +11,11 @@ from eircli.engine.distributed import is_main_process
 
 
 class Journal:
-    """Appends entries to a file, in the main process alone. Entries after `iteration` are dropped first: a resumed run writes
-    them again."""
+    """Appends entries to a file, in the main process alone.
+
+    Args:
+        iteration: where training resumes; later entries are dropped, since they will be written again.
+    """
 
     def __init__(self, path: Path, iteration: int) -> None:
         self.path = path

@@ -30,7 +30,12 @@ def confusion_matrix(truth: Tensor, prediction: Tensor, channels: int) -> Tensor
 
 
 def iou(confusion: Confusion, absent: Absent) -> list[float | None]:
-    """IoU of every channel; one without a pixel in truth or prediction is 0 or None."""
+    """IoU in percent of every channel of a confusion matrix [K, K]; a channel without a pixel is 0 ("zero") or None ("skip").
+
+    Example:
+        >>> iou(np.array([[3, 1, 0], [0, 4, 0], [0, 0, 0]]), absent="skip")
+        [75.0, 80.0, None]
+    """
     hits = np.diag(confusion)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - hits
     fallback = 0.0 if absent == "zero" else None
@@ -38,6 +43,6 @@ def iou(confusion: Confusion, absent: Absent) -> list[float | None]:
 
 
 def taken_by_background(confusion: Confusion, channels: list[int]) -> float | None:
-    """Share of the true pixels of `channels` predicted as background; None without such pixels."""
+    """Share in percent of the true pixels of `channels` predicted as background, of a confusion matrix [K, K]; None without any."""
     pixels = confusion[channels].sum()
     return 100 * float(confusion[channels, BACKGROUND].sum() / pixels) if pixels else None

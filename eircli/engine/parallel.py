@@ -20,7 +20,7 @@ Losses = dict[str, Tensor]
 
 
 class Objective(Protocol[ModelT]):  # type: ignore[misc]
-    """What the loop asks of a method."""
+    """What the loop asks of a method; `methods.base.Method` says what each does."""
 
     def counted_pixels(self, batch: Batch) -> Tensor: ...
 
@@ -30,8 +30,10 @@ class Objective(Protocol[ModelT]):  # type: ignore[misc]
 
 
 class Learner(nn.Module):
-    """A model under a method's losses: prepared batch in, named losses out. DDP acts on a module's call, and a method
-    calls what it likes of the model; so this is the module that it is given."""
+    """A module whose forward pass is a method's losses: prepared batch in, named losses out.
+
+    DDP hooks into the forward pass of the module that it wraps; a method calls parts of the model, so this is what is wrapped.
+    """
 
     def __init__(self, model: ModelT, objective: Objective[ModelT]) -> None:
         super().__init__()
@@ -41,32 +43,32 @@ class Learner(nn.Module):
         return self.objective.losses(cast(Any, self.model), batch)
 
     def named_buffers(self, *arguments: Any, **options: Any) -> Iterator[tuple[str, Tensor]]:
-        """None, for DDP to broadcast none: they are BatchNorm statistics, the same in all processes."""
+        """None, of any shape, so that DDP broadcasts no buffers: BatchNorm statistics are the same in all processes already."""
         return iter(())
 
 
 def build_learner(model: ModelT, objective: Objective[ModelT], partly_unused: bool) -> nn.Module:
-    """The learner that the loop calls. Of several processes each averages its gradients with the others'.
+    """The module that the loop calls, under DDP if there are several processes.
 
     Args:
-        partly_unused: parameters may get no gradient; looked for in every iteration, which costs time.
+        partly_unused: some parameters may get no gradient (DDP's `find_unused_parameters`, which costs time).
     """
     learner = Learner(model, objective)
     if world_size() == 1:
         return learner
     _synchronize_batchnorm(model)
-    # A 1×1 convolution's weights have the same bytes in either memory layout; a gradient in the other one is no matter.
+    # A 1×1 convolution's weights are contiguous in both memory formats, so DDP's warning about strides does not apply.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     return DistributedDataParallel(learner, find_unused_parameters=partly_unused)
 
 
 def gradients_kept(learner: nn.Module, keep: bool) -> AbstractContextManager[None]:
-    """Backward passes inside add to the gradients without averaging them over the processes yet, if `keep`."""
+    """With `keep`, backward passes in the block accumulate local gradients without DDP's all-reduce (`no_sync`)."""
     return learner.no_sync() if keep and isinstance(learner, DistributedDataParallel) else nullcontext()
 
 
 class Communication(NamedTuple):
-    """Bytes that a process hands in to be summed."""
+    """Bytes that a process all-reduces."""
 
     gradients: int
     """Once per iteration."""
@@ -75,14 +77,14 @@ class Communication(NamedTuple):
 
 
 def communication(model: nn.Module) -> Communication:
-    """What a model in training mode would send if there were several processes."""
+    """What a model in training mode all-reduces if there are several processes."""
     gradients = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     channels = sum(module.num_features for module in _learning_batchnorms(model))
     return Communication(gradients, 4 * channels * _statistics_type(next(model.parameters())).itemsize)
 
 
 def _statistics_type(maps: Tensor) -> torch.dtype:
-    """What BatchNorm's statistics are taken in: at least float32."""
+    """The dtype of BatchNorm's statistics: at least float32."""
     return torch.promote_types(maps.dtype, torch.float32)
 
 
@@ -91,7 +93,7 @@ def _learning_batchnorms(model: nn.Module) -> list[nn.BatchNorm2d]:
 
 
 def _synchronize_batchnorm(model: nn.Module) -> None:
-    """Let BatchNorm that learns take its statistics over all processes. Parameters, buffers and their names stay."""
+    """Make BatchNorm layers in training mode take their statistics over all processes; the state dict's names stay."""
     learning = _learning_batchnorms(model)
     if learning and next(model.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
@@ -101,7 +103,7 @@ def _synchronize_batchnorm(model: nn.Module) -> None:
 
 
 class SynchronizedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over the maps of all processes, which have one shape. torch's SyncBatchNorm takes no tensors on the CPU."""
+    """BatchNorm over the maps [N, C, H, W] of all processes, which have one shape; torch's SyncBatchNorm needs CUDA tensors."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
@@ -124,7 +126,7 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
 
 
 class _ProcessMean(Function):
-    """The mean of all processes' tensors; the gradient of one is the mean of the gradients of that mean in all."""
+    """The mean of all processes' tensors; the gradient is the mean of all processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:

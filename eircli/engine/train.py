@@ -58,7 +58,7 @@ class Plan:
     accumulate: int
     """Micro-batches per iteration."""
     partly_unused: bool
-    """Whether parameters may get no gradient."""
+    """Whether some parameters may get no gradient."""
     per_epoch: float
     """Iterations of one pass over the samples."""
     seed: int
@@ -71,7 +71,7 @@ class Plan:
 
     @property
     def rows(self) -> range:
-        """Which samples of a batch are this process's."""
+        """The positions in a batch of this process's samples."""
         own = self.batch_size // world_size()
         return range(rank() * own, (rank() + 1) * own)
 
@@ -84,7 +84,13 @@ def fit(
     journal: Journal,
     save: Callable[[TrainState[ModelT]], None],
 ) -> None:
-    """Train to the plan's end; `batches` start at the state's iteration, and hold the plan's `rows`.
+    """Train to the plan's last iteration.
+
+    Args:
+        state: advanced in place, from its iteration on.
+        batches: from that iteration on, the plan's `rows` of each.
+        save: writes the state of an unfinished step; called in the main process.
+
 
     Raises:
         RunFailed: a loss is no longer finite; what was saved before stays.
@@ -101,7 +107,7 @@ def fit(
         for batch in feed:
             log.add(train_step(state, objective, learner, batch, plan))
             last = state.iteration == plan.iterations
-            # Clocks and signals differ between the processes, and all of them must do the same.
+            # Clocks and signals differ between processes, which must all take the same branch.
             asked, time_to_save = any_process(interrupt.asked, is_main_process() and _save_is_due(state.iteration, saved, plan))
             due = not last and (asked or time_to_save)
             if last or due or state.iteration % plan.log_every == 0:
@@ -141,8 +147,7 @@ def train_step(state: TrainState[ModelT], objective: Objective[ModelT], learner:
 
 
 def _parts(objective: Objective[ModelT], batch: Batch, plan: Plan) -> list[Batch]:
-    """The micro-batches of this process's part of a batch: each knows its place in the whole, and what the mean of the
-    parts' losses must divide by to be the loss of the whole."""
+    """This process's micro-batches of a batch, each with its position in the whole and the divisor of its means over pixels."""
     parts = world_size() * plan.accumulate
     if parts == 1:
         return [batch]
@@ -155,7 +160,7 @@ def _parts(objective: Objective[ModelT], batch: Batch, plan: Plan) -> list[Batch
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed torch's generator of the CPU and of the device, and no other: dropout draws from them."""
+    """Seed torch's default generators of the CPU and of the device, from which dropout draws."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -172,7 +177,7 @@ def _save_is_due(iteration: int, saved: float, plan: Plan) -> bool:
 
 
 class _Log:
-    """Sums the losses on the device, and looks at them every so often: a look waits for the device."""
+    """Accumulates the losses on the device and reads them every `log_every` iterations: reading synchronises."""
 
     def __init__(self, plan: Plan, iteration: int, journal: Journal) -> None:
         self.plan, self.journal = plan, journal

@@ -1,1 +1,1 @@
-"""The instance bank: harvesting it, storing it, replaying from it."""
+"""What is kept of old classes (candidates, selection, the bank, the kinds of memory), and instance replay."""

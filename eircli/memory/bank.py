@@ -50,7 +50,7 @@ INDEX = np.dtype(
 CLASSES = np.dtype([("class_id", "u1"), ("first", "u8"), ("count", "u8")])
 
 LAYOUT_ROOM = 1 << 16
-"""Bytes that must be free on the disk before HDF5 lays out a bank; it needs fewer."""
+"""Bytes written before HDF5 lays out a bank, to find a full disk early; HDF5 needs fewer."""
 
 Encoding = Literal["jpeg", "png"]
 
@@ -69,12 +69,12 @@ class Record(NamedTuple):
 
     @property
     def content(self) -> bytes:
-        """What the bank stores beside the row of its index."""
+        """The exemplar's bytes in the bank's `content`: pixels, annotation, source id."""
         return self.pixels + self.annotation + self.source.encode()
 
     @property
     def size(self) -> int:
-        """The bytes that it costs a bank: content and row of the index."""
+        """Bytes in the bank: content and one row of the index."""
         return len(self.content) + INDEX.itemsize
 
 
@@ -116,7 +116,7 @@ class Bank:
 
     @property
     def size(self) -> int:
-        """The bytes that all exemplars cost (`Record.size`)."""
+        """Bytes of all exemplars (`Record.size`), as a budget counts them."""
         return int(self._part("content").size) + len(self) * INDEX.itemsize
 
     def record(self, position: int) -> Record:
@@ -164,7 +164,7 @@ class Bank:
             raise _damaged(self.path, error) from None
 
     def _part(self, name: str) -> h5py.Dataset:
-        """A data set of the file; kept, for opening one takes longer than reading a row."""
+        """An HDF5 dataset of the file; kept open, since opening one takes longer than reading a row."""
         if not self._parts:
             try:
                 file = h5py.File(self.path, "r")
@@ -187,8 +187,8 @@ def write_bank(path: Path, records: Iterable[Record], facts: Mapping[str, int | 
     Args:
         records: at least one, grouped by class.
     """
-    # HDF5 must be told sizes that are known at the end, and breaks on a full disk: it only lays out the file, into which the
-    # parts are copied.
+    # HDF5 needs the sizes, which are known at the end only, and fails badly on a full disk. So records are spooled to temporary
+    # files, HDF5 lays out a file of the right sizes, and the spooled bytes are copied to where its datasets lie.
     counts: dict[int, int] = {}
     with atomic_write(path) as target, _spool(path) as index, _spool(path) as content:
         for record in records:
@@ -220,7 +220,7 @@ def encode(exemplar: Exemplar, encoding: Encoding, jpeg_quality: int) -> Record:
     """An exemplar's pixels as a JPEG (no colour subsampling) or PNG file, its annotation packed."""
     buffer = io.BytesIO()
     if encoding == "jpeg":
-        # Subsampled colour would bleed an instance's blank surroundings into the object's rim.
+        # Chroma subsampling would bleed the blank surroundings into the rim of the object.
         Image.fromarray(exemplar.image).save(buffer, "JPEG", quality=jpeg_quality, subsampling=0)
     else:
         Image.fromarray(exemplar.image).save(buffer, "PNG", optimize=True)
@@ -237,17 +237,19 @@ def encode(exemplar: Exemplar, encoding: Encoding, jpeg_quality: int) -> Record:
 
 
 def _checksum(row: np.void | NDArray[np.void], content: bytes) -> int:
-    where = np.dtype([("offset", "u8"), ("checksum", "u4")]).itemsize  # may differ from bank to bank, and comes last
+    where = np.dtype(
+        [("offset", "u8"), ("checksum", "u4")]
+    ).itemsize  # not covered: the last two columns, which differ from bank to bank
     return zlib.crc32(content, zlib.crc32(row.tobytes()[:-where]))
 
 
 def _spool(path: Path) -> IO[bytes]:
-    """A nameless file on the same disk."""
+    """An anonymous temporary file on the same disk."""
     return tempfile.TemporaryFile(dir=path.parent)
 
 
 def _lay_out(file: h5py.File, name: str, dtype: np.dtype[Any], count: int) -> int:
-    """Make room for a data set; returns where in the file."""
+    """Allocate an HDF5 dataset of `count` items; returns its byte offset in the file."""
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)

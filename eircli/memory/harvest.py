@@ -1,4 +1,4 @@
-"""From labelled images to what a memory may keep of them (methods/README.md §4)."""
+"""Candidates for the memory in labelled images, and cutting them out (methods/README.md §4)."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Selection = Literal["single-component", "component"]
 EIGHT_CONNECTED = np.ones((3, 3), bool)
 
 ALL = 0
-"""In place of a component's number: all pixels of the class."""
+"""The component number that stands for all pixels of the class."""
 
 
 class Candidate(NamedTuple):
-    """Something of one class in one image that could be kept."""
+    """A candidate for the memory: one component of a class in one image, or the image as a whole."""
 
     channel: int
     image: int
@@ -49,13 +49,13 @@ def candidates(label: UInt8Array, channels: Sequence[int], image: int, selection
 
 
 def image_candidates(label: UInt8Array, channels: Sequence[int], image: int) -> list[Candidate]:
-    """An image as a candidate of each of `channels` that it holds."""
+    """A whole image, with its label map uint8 [H, W], as a candidate of each of `channels` that it holds."""
     areas = np.bincount(label.ravel(), minlength=256)
     return [Candidate(channel, image, ALL, int(areas[channel])) for channel in channels if areas[channel]]
 
 
 def candidate_mask(label: UInt8Array, candidate: Candidate) -> NDArray[np.bool_]:
-    """bool [H, W]: the pixels that a candidate stands for."""
+    """bool [H, W]: the pixels of a candidate in its label map uint8 [H, W]."""
     if candidate.component == ALL:
         return np.asarray(label == candidate.channel)
     components, _ = ndimage.label(label == candidate.channel, EIGHT_CONNECTED)
@@ -63,7 +63,7 @@ def candidate_mask(label: UInt8Array, candidate: Candidate) -> NDArray[np.bool_]
 
 
 def cut_out(source: SampleSource, candidate: Candidate, class_id: int, name: str, step: int) -> Instance:
-    """The instance a candidate stands for: its box's pixels, blank outside its mask."""
+    """Cut a candidate out of its image: the pixels of its bounding box, blank outside its mask."""
     image, label = source.load(candidate.image)
     mask = candidate_mask(label, candidate)
     rows, columns = ndimage.find_objects(mask.astype(np.uint8))[0]
@@ -74,6 +74,6 @@ def cut_out(source: SampleSource, candidate: Candidate, class_id: int, name: str
 
 
 def store_image(source: SampleSource, candidate: Candidate, ids: UInt8Array, class_id: int, name: str, step: int) -> StoredImage:
-    """The whole image of a candidate with its label as it is now; `ids`, uint8 [256], maps channels to class ids."""
+    """The whole image of a candidate with its label at this step, as class ids; `ids`, uint8 [256], maps channels to them."""
     image, label = source.load(candidate.image)
     return StoredImage(image, ids[label], class_id, name, step)

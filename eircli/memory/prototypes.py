@@ -1,4 +1,4 @@
-"""A memory of prototypes: each old class's features as a direction, a spread and a range of lengths.
+"""Prototypes: the features of each old class as a distribution (direction, per-channel noise, norm).
 
 After STAR (Chen et al., "Saving 100x Storage", NeurIPS 2023): a class's features are taken to be p + ε along the unit
 sphere, ε ~ N(0, noise²) per channel, at a length ~ N(norm_mean, norm_std²).
@@ -41,7 +41,7 @@ class Prototypes(NamedTuple):
 
 
 def on_grid(labels: Tensor, size: Sequence[int]) -> Tensor:
-    """Labels uint8 [N, H, W] at the centres of a feature map's cells, uint8 [N, h, w]."""
+    """Labels uint8 [N, H, W] → uint8 [N, h, w], sampled at the centres of the cells of a feature map of `size` (h, w)."""
     picked: Tensor = interpolate(labels.unsqueeze(1).float(), tuple(size), mode="nearest-exact")
     return picked.squeeze(1).to(torch.uint8)
 
@@ -75,14 +75,14 @@ def gather(batches: Iterable[tuple[Tensor, Tensor, Tensor]], channels: Sequence[
 
 
 def merge(before: Prototypes, new: Prototypes, shared_background: float) -> Prototypes:
-    """Both steps' classes; of the new step's background only what earlier steps did not have yet is added."""
+    """The prototypes of both; the share `shared_background` of the new step's background cells is taken to be counted already."""
     background = before.background + (1 - shared_background) * new.background
     joined = {name: torch.cat([getattr(before, name), getattr(new, name)]) for name in Prototypes._fields[:-1]}
     return Prototypes(**joined, background=background)
 
 
 def sample(prototypes: Prototypes, counts: Tensor, generator: torch.Generator) -> Tensor:
-    """Features [Σ counts, C] drawn from each class's distribution, `counts` int64 [K] of them."""
+    """Features float [Σ counts, C] drawn from the classes' distributions, `counts` int64 [K] of each class, in order of class."""
     which = torch.repeat_interleave(torch.arange(len(counts)), counts)
     direction, noise = prototypes.direction.cpu()[which], prototypes.noise.cpu()[which]
     length = torch.randn(len(which), 1, generator=generator) * prototypes.norm_std.cpu()[which, None]

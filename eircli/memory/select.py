@@ -1,4 +1,4 @@
-"""Which candidates a memory keeps: rules that rank a class's candidates, and a budget shared out among the classes."""
+"""Selection: rules that rank the candidates of a class, and a budget shared out among the classes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ClassT = TypeVar("ClassT", bound=Hashable)
 
 
 class Score(NamedTuple):
-    """What a model makes of a candidate."""
+    """A candidate under a model."""
 
     confidence: float
     """The mean probability of the candidate's class over its pixels."""
@@ -22,7 +22,7 @@ class Score(NamedTuple):
 
 
 class Pool(NamedTuple):
-    """What the rules know of one class's candidates. Rules that need no model find no confidence and no features."""
+    """The candidates of one class as the rules see them. Confidence and features are 0 and empty unless the rule needs a model."""
 
     area: NDArray[np.float64]
     """Pixels of each candidate."""
@@ -36,7 +36,7 @@ Ranking = NDArray[np.intp]
 """Positions in a pool, the first choice first."""
 
 PATIENCE = 16
-"""Candidates of a class that are tried when one does not fit what is left of a budget: each has to be encoded for it."""
+"""How many further candidates of a class are tried when one exceeds what is left of a budget; each must be encoded to know its size."""
 
 
 def random(pool: Pool, generator: np.random.Generator) -> Ranking:
@@ -86,7 +86,7 @@ def share_out(
     cost: Callable[[ClassT, int], int] = lambda name, item: 1,
     identity: Callable[[ClassT, int], Hashable] = lambda name, item: (name, item),
 ) -> dict[ClassT, list[int]]:
-    """What each class keeps of its ranked items under one budget: as even as the supply allows, filled to the brim.
+    """What each class keeps of its ranked items under one budget: as even as the supply allows, until nothing more fits.
 
     The classes take turns, each taking its best item that nobody has yet and that still fits; a class with none left drops
     out and leaves its share to the others. What the last round cannot give to all goes to the classes that come first.
@@ -94,6 +94,10 @@ def share_out(
     Args:
         cost: of an item, in the budget's unit; 1 counts items.
         identity: of an item; items of one identity, such as an image ranked for each of its classes, are kept once.
+
+    Example:
+        >>> share_out({"cat": [7, 8, 9], "dog": [4]}, budget=3)
+        {'cat': [7, 8], 'dog': [4]}
     """
     kept: dict[ClassT, list[int]] = {name: [] for name in ranked}
     waiting = {name: iter(items) for name, items in ranked.items()}

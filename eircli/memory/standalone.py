@@ -1,4 +1,4 @@
-"""A bank's exemplars as training samples of their own."""
+"""Stand-alone replay: the exemplars of a bank as training samples."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from eircli.memory.bank import Bank
 
 
 class StandaloneInstances:
-    """Every instance at its place on a blank canvas of its image's size, labelled inside its mask (methods/README.md §5.5).
+    """Each instance on a blank canvas of its image's size, at its place, labelled inside its mask (methods/README.md §5.5).
 
     Args:
         table: uint8 [256], class id → channel.

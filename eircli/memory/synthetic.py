@@ -1,4 +1,4 @@
-"""A bank of any size whose instances are random colours under random masks, to measure by."""
+"""Synthetic banks of any size, for benchmarks and tests at scale."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eircli.memory.bank import Encoding, Record, encode, write_bank
 def synthetic_bank(path: Path, count: int, classes: int = 20, side: int = 24, encoding: Encoding = "jpeg", seed: int = 0) -> None:
     """Write a bank of `count` instances of `side` x `side` pixels, shared out among the class ids 1..`classes`.
 
-    A class's instances look alike, so that a large bank is soon written; each has a source of its own.
+    All instances of a class have the same pixels, so that a large bank is quickly written; each has its own source id.
     """
     write_bank(path, _records(count, classes, side, encoding, seed), {"kind": "instances", "rule": "synthetic", "step": 1})
 

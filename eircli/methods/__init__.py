@@ -32,14 +32,14 @@ METHODS: dict[str, Callable[[Any, Context], Method]] = {
 
 
 def build_method(config: MethodConfig, context: Context) -> Method:
-    """The method that a manifest's `method` section names, for one step; a shared base step always learns the same way."""
+    """The method of a manifest's `method` section for one step. A shared base step is trained the same way for all methods."""
     if context.teacher is not None or config.base_step == "own":
         return METHODS[config.name](config, context)
     return EndsAs(METHODS[config.name](config, context), config, context) if config.leaves_state else Finetune(config, context)
 
 
 class EndsAs(Finetune):
-    """The shared base step of a method that leaves a state: it learns like every other, and ends as the method does."""
+    """The shared base step of a method that leaves a state: trained like fine-tuning, ended by the method's own `end`."""
 
     def __init__(self, method: Method, config: MethodConfig, context: Context) -> None:
         super().__init__(config, context)

@@ -1,4 +1,4 @@
-"""What a method is: four hooks around the training loop, and what it is told about its step."""
+"""The interface of a method: four hooks around the training loop, and the context of its step."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MethodState = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Context:
-    """One step, as a method sees it. Channels 1..old are the old classes, the next `new` the new ones."""
+    """The context of a step. Channels 1..old are the old classes, the next `new` channels the new ones."""
 
     old: int
     new: int
@@ -47,11 +47,15 @@ class Method(ABC):
 
     @abstractmethod
     def prepare(self, batch: Batch) -> Batch:
-        """Complete a batch on the training device: float images and targets. Called without gradient."""
+        """Complete a batch on the training device, without gradient.
+
+        Returns:
+            The batch with float images [N, 3, H, W] in 0..255 and what `losses` needs: targets, teacher logits, region.
+        """
 
     @abstractmethod
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
-        """Named scalar losses of a prepared batch; the loop minimises their sum.
+        """Named losses, [] each, of a prepared batch; the loop minimises their sum.
 
         A batch may be a part of a larger one (`Batch.part`). Unless the settings say otherwise (`in_parts`), the mean of the
         parts' losses is the loss of the whole: means over pixels are taken by `pixel_mean`.
@@ -71,5 +75,5 @@ class Method(ABC):
         return batch.labels != IGNORE
 
     def pixel_mean(self, batch: Batch) -> PixelMean:
-        """What takes the means over a batch's counted pixels."""
+        """The mean over a batch's counted pixels."""
         return PixelMean(self.counted_pixels(batch), batch.pixel_count)

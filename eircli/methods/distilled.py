@@ -14,7 +14,7 @@ from eircli.model.tiles import best_channels
 
 
 class DistilledReplay(Method):
-    """L = L_bce + weight · L_rskd (methods/README.md §5.6); how images and targets come about is the subclass's."""
+    """L = L_bce + weight · L_rskd (methods/README.md §5.6); subclasses prepare images and targets."""
 
     def __init__(self, config: Eir | ImageReplay, context: Context) -> None:
         assert context.teacher is not None
@@ -22,11 +22,11 @@ class DistilledReplay(Method):
         self.distill, self.threshold, self.positive_weight = config.distill, config.threshold, config.positive_weight
 
     def completed(self, labels: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Labels uint8 [N, H, W] → the same with the pseudo-labels of the old model, of its logits [N, 1 + old, h, w]."""
+        """Labels uint8 [N, H, W] → the same with pseudo-labels, from the teacher's logits [N, 1 + old, h, w]."""
         return pseudo_labels(labels, *best_channels(teacher_logits, labels.shape[1:]), self.threshold)
 
     def with_teacher(self, batch: Batch, teacher_logits: Tensor | None = None) -> Batch:
-        """A batch with what is to be distilled, if anything.
+        """The batch with teacher logits and region, if distillation is on.
 
         Args:
             teacher_logits: [N, 1 + old, h, w] of the old model on the batch's images, where they are known.
@@ -51,7 +51,7 @@ class DistilledReplay(Method):
 
 
 def region_of(labels: Tensor, old: int, distill: Distill) -> Tensor:
-    """bool [N, H, W]: the pixels to distil, by their labels before fusion; never ignored ones."""
+    """The pixels to distil, bool [N, H, W], by their labels uint8 [N, H, W] before fusion; ignored pixels never."""
     valid = labels != IGNORE
     new = (labels > old) & valid
     return {"outside-new": ~new & valid, "inside-new": new, "all": valid, "none": valid & ~valid}[distill.region]

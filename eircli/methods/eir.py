@@ -7,7 +7,7 @@ from torch import Tensor
 
 from eircli.common.types import Batch, SoftLabels
 from eircli.config import methods as method_settings
-from eircli.memory import replay
+from eircli.memory import decoded, fusion, replay
 from eircli.methods.base import Context
 from eircli.methods.distilled import DistilledReplay
 
@@ -30,13 +30,13 @@ class Eir(DistilledReplay):
 
     def _fuse(self, images: Tensor, batch: Batch, combined: Tensor) -> tuple[Tensor, SoftLabels]:
         config, instances = self.config, self.context.memory
-        assert isinstance(instances, replay.Instances)
+        assert isinstance(instances, decoded.Instances)
         beta = config.mixup_beta if config.paste == "mixup" else None
-        # Drawn for the whole batch of which this may be a part: however it is shared out, an image meets the same draws.
+        # Drawn for the whole batch, of which this may be a part, so that an image gets the same draws however the batch is split.
         first, size = batch.part or (0, len(images))
         drawn = replay.draw(np.random.default_rng(batch.seed), size, config.pastes, config.flip, beta)
         draws = replay.Draws(*(d[first : first + len(images)] for d in drawn)).to(images.device)
         potential = replay.potential_classes(batch.labels, combined, self.context.old, config.pastes)
         slots = replay.select_slots(combined, config.slot, config.pastes)
         pastes = replay.place(potential, slots, instances, draws, config.fillers, config.fillers_below)
-        return replay.fuse(images, combined, instances, pastes, draws, config.slot)
+        return fusion.fuse(images, combined, instances, pastes, draws, config.slot)

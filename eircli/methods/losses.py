@@ -1,4 +1,4 @@
-"""The losses that several methods share, pixel by pixel, of full-resolution logits. A `PixelMean` makes one number of them."""
+"""The losses that several methods share, pixel by pixel, of full-resolution logits. A `PixelMean` reduces them."""
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -19,6 +19,9 @@ def summed_bce(
 
     Σ_c BCE(z_c, s_c) = Σ_c softplus(z_c) - Σ_c s_c·z_c, and s is sparse: nothing dense is built of it. With a
     positive weight p the terms s_c·softplus(-z_c) count p times.
+
+    Returns:
+        The loss of every pixel, ignored ones too: reduce it over `targets.valid`.
     """
     positive = _positive_term(logits.gather(1, targets.channels.long()), positive_weight)
     return softplus(logits).sum(dim=1) + (targets.weights * positive).sum(dim=1)
@@ -30,7 +33,7 @@ def new_classes_bce(
     old: int,
     positive_weight: float | None = None,
 ) -> PerPixel:
-    """The same for the new classes' channels alone: pixels of no new class are negatives of all of them."""
+    """Binary cross-entropy of the new classes' channels alone; pixels of no new class are negatives of all of them."""
     is_new = (labels > old) & (labels != IGNORE)
     channel = torch.where(is_new, labels.long() - 1 - old, 0).unsqueeze(1)
     positive = _positive_term(logits.gather(1, channel).squeeze(1), positive_weight)
@@ -38,7 +41,7 @@ def new_classes_bce(
 
 
 def _positive_term(labelled: Tensor, weight: float | None) -> Tensor:
-    """What a labelled channel adds to softplus(z): -z, or with a positive weight p, p·softplus(-z) - softplus(z)."""
+    """The term that a target channel adds to softplus(z): -z, or with positive weight p, p·softplus(-z) - softplus(z); any shape."""
     return -labelled if weight is None else (weight - 1) * softplus(labelled) - weight * labelled
 
 

@@ -7,10 +7,10 @@ from torch import Tensor
 
 
 class PixelMean:
-    """Takes means over some pixels of a batch.
+    """The mean over some pixels of a batch.
 
-    Of a batch that is one of several parts of a larger one, sums are divided by the pixels of a part *on average*: then the mean
-    of the parts' results is the mean over the larger batch, however unevenly its pixels lie.
+    For a micro-batch or a process's share, sums are divided by the *average* number of pixels of a part: then the mean of the
+    parts' results is the mean over the whole batch, however unevenly its valid pixels are distributed over the parts.
 
     Args:
         valid: bool [N, H, W], the pixels that enter.

@@ -15,7 +15,7 @@ from eircli.methods.losses import cross_entropy
 from eircli.model.deeplab import DeepLab, upsample
 
 BINS = 1000
-"""Of the histograms that the medians are read from."""
+"""Bins of the entropy histograms from which medians are read."""
 
 
 class Plop(Method):
@@ -74,13 +74,13 @@ class Plop(Method):
 
 
 def entropy(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """The softmax's entropy as a share of the greatest one, and its best channel, both [N, H, W]."""
+    """Logits [N, K, H, W] → entropy of their softmax, normalised to 0..1, and the best channel, both [N, H, W]."""
     log_p = logits.log_softmax(dim=1)
     return -(log_p.exp() * log_p).sum(dim=1) / math.log(logits.shape[1]), logits.argmax(dim=1)
 
 
 def gated_pseudo_labels(labels: Tensor, teacher_logits: Tensor, thresholds: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels with background as the old model sees it where it is sure, ignored where it is not (§3.3).
+    """Labels whose background is the teacher's prediction where its entropy is low, and ignored elsewhere (PLOP, §3.3).
 
     Returns:
         uint8 [N, H, W]; and for every image the share of its background of which the old model is sure, 1 if it has none.
@@ -94,7 +94,7 @@ def gated_pseudo_labels(labels: Tensor, teacher_logits: Tensor, thresholds: Tens
 
 
 def local_pod(student: Tensor, teacher: Tensor, scales: tuple[int, ...]) -> Tensor:
-    """Distance of two maps' local POD embeddings, the mean over images (§3.2).
+    """Distance of two feature maps' local POD embeddings, the mean over images (PLOP, §3.2).
 
     The embedding of a map [N, C, H, W], squared: at every scale s it is cut into s × s windows, and each gives its means
     over rows and over columns.

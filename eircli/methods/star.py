@@ -28,13 +28,13 @@ class Star(Method):
         assert isinstance(context.memory, Prototypes)
         self.config, self.context, self.teacher, self.prototypes = config, context, context.teacher, context.memory
         self.per_batch = torch.zeros(context.old)
-        """How many features of each old class a batch is short of, on average."""
+        """Features to replay of each old class per batch, on average."""
         self.more_background = 0.0
-        """How many times the batch's background is added once more."""
+        """Weight at which the batch's background counts once more."""
 
     @torch.no_grad()
     def begin(self, model: DeepLab, calibration: CalibrationPass) -> None:
-        """Count what this step's images show of the old classes and of background, against what is remembered."""
+        """Compare the cells of old classes and background in this step's images with the counts in the prototypes."""
         shown = torch.zeros(1 + self.context.old)
         for batch in calibration():
             predicted, grid = self._predict(batch, self.teacher.features(batch.images.float()))
@@ -45,7 +45,7 @@ class Star(Method):
         self.more_background = max(ratio - self.config.shared_background, 0.0)
 
     def _predict(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
-        """What the old model predicts on the features' grid, and the labels there, uint8 [N, h, w]."""
+        """The teacher's predictions on the grid of features [N, C, h, w], and the labels there; both uint8 [N, h, w]."""
         return predict(self.teacher.classify(features)), on_grid(batch.labels, features.shape[2:])
 
     def prepare(self, batch: Batch) -> Batch:
@@ -90,7 +90,7 @@ class Star(Method):
         unit = normalize(features, dim=1)
         for channel in range(1 + self.context.old, 1 + self.context.old + self.context.new):
             share = interpolate((labels == channel).float().unsqueeze(1), features.shape[2:], mode="area")
-            # Classes that are not in the batch have no direction: they weigh nothing.
+            # Classes without a pixel in the batch have no mean direction and contribute 0.
             total = (unit * share).sum(dim=(0, 2, 3))
             distance = (normalize(total, dim=0) - self.prototypes.direction).norm(dim=1).min()
             inverse.append(torch.where(share.sum() > 0, 1 / distance.clamp(min=1e-6), 0))

@@ -1,4 +1,4 @@
-"""EIR's losses straight from the network's low-resolution logits, forward and gradient in one pass over tiles.
+"""EIR's losses computed from the network's low-resolution logits, values and gradients in one pass over tiles.
 
 Same values and gradients as `upsample`, then `summed_bce` and `rskd` of `losses`; but no tensor of N·K·H·W numbers exists.
 """
@@ -20,7 +20,7 @@ from eircli.model.tiles import Tiling, add_unmixed, mixed, working
 Scalar = Float[Tensor, ""]
 
 FACTORS = 64
-"""Numbers between 1/2 and 1 whose product is taken at once: less than the range of float32."""
+"""How many factors between 1/2 and 1 are multiplied before a logarithm is taken, within the range of float32."""
 
 
 def tiled_losses(
@@ -48,7 +48,7 @@ def tiled_losses(
 
 
 class _TiledLosses(torch.autograd.Function):
-    """Both losses as sums over pixels; the gradients are worked out on the way and kept at the logits' resolution."""
+    """Both losses as sums over pixels; the forward pass also computes their gradients, at the logits' resolution."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, student: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
@@ -61,7 +61,7 @@ class _TiledLosses(torch.autograd.Function):
     @staticmethod
     def backward(ctx: FunctionCtx, *of_sums: Tensor) -> tuple[Tensor | None, ...]:
         (gradients,) = ctx.saved_tensors  # type: ignore[attr-defined]
-        # Rounded once, at the end: in low precision a factor such as 1 / pixels would be rounded first.
+        # Cast once, at the end: in low precision the factors (1 / pixels) would be rounded first.
         both = of_sums[0] * gradients[0] + of_sums[1] * gradients[1]
         return both.to(ctx.dtype), None, None, None, None  # type: ignore[attr-defined]
 
@@ -73,7 +73,7 @@ def _losses_and_gradients(
     positive_weight: float | None,
     compiled: bool,
 ) -> tuple[Tensor, Tensor]:
-    """The two sums, [2], and their gradients by the student's logits, [2, N, K, h, w]."""
+    """The two sums, [2], and their gradients with respect to the student's logits, [2, N, K, h, w]."""
     channels, weights, valid, region = pixels
     maps = working(student)
     of_bce, of_rskd = compiled_tiles() if compiled else (bce_tile, rskd_tile)
@@ -101,7 +101,7 @@ def _losses_and_gradients(
 def bce_tile(
     logits: Tensor, channels: Tensor, weights: Tensor, valid: Tensor, positive_weight: float | None
 ) -> tuple[Tensor, Tensor]:
-    """Binary cross-entropy of a tile: the sum over its pixels, and its gradient by the logits.
+    """Binary cross-entropy of a tile: the sum over its pixels, [], and its gradient with respect to the logits.
 
     Args:
         logits: [rows, K, W].
@@ -156,12 +156,12 @@ def rskd_tile(logits: Tensor, teacher: Tensor, region: Tensor) -> tuple[Tensor, 
 
 @cache
 def compiled_tiles() -> tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., tuple[Tensor, Tensor]]]:
-    """`bce_tile` and `rskd_tile`, compiled for tiles of any size."""
+    """`bce_tile` and `rskd_tile` under torch.compile, for tiles of any shape; compiled once per process."""
     return torch.compile(bce_tile, dynamic=True), torch.compile(rskd_tile, dynamic=True)
 
 
 def _exponentials(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """log Σ exp of [rows, K, W] over the channels; exp, up to a factor per pixel that keeps it in range; and its sum."""
+    """Of logits [rows, K, W]: log Σ exp over the channels [rows, W]; exp(logits - max) [rows, K, W]; and its sum [rows, W]."""
     top = logits.amax(dim=1, keepdim=True)
     raised = (logits - top).exp_()
     total = raised.sum(dim=1)

@@ -1,4 +1,4 @@
-"""The same network for less time or memory: folded BatchNorm, weights in low precision, recomputed activations, compilation."""
+"""Acceleration: folded BatchNorm, low-precision weights, activation checkpointing, compilation."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def accelerate(student: DeepLab, teacher: DeepLab | None, runtime: Runtime, devi
     if runtime.compile != "none":
         for network in (student, teacher):
             if network is not None:
-                # A replayed graph would overwrite what the teacher said of the batch's images before.
+                # Not CUDA graphs for the teacher: a second pass would overwrite the static output buffers of the first.
                 compile_model(network, runtime.compile if network is student else "default")
 
 
 def fold_batchnorm(model: nn.Module) -> None:
-    """Multiply every BatchNorm that follows a convolution into it. For a model in evaluation mode that stays there.
+    """Fold every BatchNorm that follows a convolution into the convolution's weights. For frozen models in evaluation mode.
 
     Only where both are torch's own layers: a subclass may do more, such as hold the activation, and is left alone.
     """
@@ -59,7 +59,7 @@ def fold_batchnorm(model: nn.Module) -> None:
 def lower_weights(model: nn.Module, dtype: torch.dtype) -> None:
     """Keep a frozen model's convolutions and linear layers in the type that autocast runs them in.
 
-    Autocast would convert them anew in every pass: it remembers only weights that learn.
+    Autocast converts them anew in every pass: it caches only weights that require gradients.
     """
     for module in model.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
@@ -73,7 +73,7 @@ def compile_model(model: DeepLab, mode: str) -> None:
 
 
 def checkpoint_activations(model: DeepLab) -> None:
-    """Keep only the inputs of the model's blocks for the backward pass, which runs each block forward once more."""
+    """Activation checkpointing: keep only the inputs of the model's blocks; the backward pass recomputes the rest."""
     blocks = (*recomputed_blocks(model.config.backbone), ASPP)
     for module in model.modules():
         if isinstance(module, blocks):
@@ -92,7 +92,7 @@ def _recomputed(module: nn.Module, forward: Any, *inputs: torch.Tensor) -> Any:
 
 @contextmanager
 def _keeping_statistics(module: nn.Module) -> Iterator[None]:
-    """BatchNorm has counted the batch in the first pass already."""
+    """Leave BatchNorm's running statistics alone in the block: the first forward pass has updated them already."""
     layers = [m for m in module.modules() if isinstance(m, _BatchNorm)]
     momenta = [layer.momentum for layer in layers]
     counts = [None if layer.num_batches_tracked is None else layer.num_batches_tracked.clone() for layer in layers]

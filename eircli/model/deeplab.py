@@ -48,7 +48,7 @@ class DeepLab(nn.Module):
         self.head = nn.Sequential(aspp, nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
         self.classifiers = nn.ModuleList(nn.Conv2d(width, n, 1) for n in (1, *classes_per_step))
         self.unknown = nn.Conv2d(width, 1, 1) if config.unknown_class and len(classes_per_step) > 1 else None
-        """The classifier of what is neither a class nor background; beside the logits, not among them."""
+        """The classifier of the unknown class (`model.unknown_class`); not part of the logits."""
         cast(Any, self).to(memory_format=torch.channels_last)  # the faster layout for convolutions, on CPU and GPU alike
 
     def stages(self, images: Tensor) -> list[Tensor]:
@@ -101,7 +101,12 @@ class DeepLab(nn.Module):
         return list(self.backbone.parameters()), head, [*newest.parameters(), *unknown]
 
     def train_mode(self, frozen_batchnorm: bool, dropout: bool) -> None:
-        """Training mode, but for BatchNorm that keeps its statistics and dropout that is off."""
+        """Training mode, with BatchNorm and dropout in evaluation mode where asked for.
+
+        Args:
+            frozen_batchnorm: BatchNorm uses and keeps its running statistics; its affine parameters still learn.
+            dropout: whether dropout and stochastic depth are on.
+        """
         self.train()
         for module in self.modules():
             if isinstance(module, nn.BatchNorm2d) and frozen_batchnorm:
@@ -110,22 +115,26 @@ class DeepLab(nn.Module):
                 module.eval()
 
     def frozen_copy(self) -> DeepLab:
-        """A copy that does not learn: the teacher of the next step."""
+        """A frozen copy in evaluation mode: the teacher of the next step."""
         teacher = copy.deepcopy(self).eval()
         return teacher.requires_grad_(False)
 
 
 def upsample(logits: Tensor, size: Iterable[int]) -> Tensor:
-    """float32 logits [N, K, H, W] at the images' size, bilinear with `align_corners=False`."""
+    """Logits [N, K, h, w] → float32 [N, K, H, W] of `size` (H, W), bilinear with `align_corners=False`."""
     raised: Tensor = interpolate(logits.float(), tuple(size), mode="bilinear", align_corners=False)
     return raised
 
 
 def predict(logits: Tensor, activation: Activation = "sigmoid", size: Sequence[int] | None = None) -> Tensor:
-    """uint8 [N, H, W] of logits [N, K, h, w], upsampled to `size` if it is given.
+    """Logits [N, K, h, w] → predicted channels uint8 [N, H, W], upsampled to `size` (H, W) if it is given.
 
     sigmoid: the best foreground channel where its sigmoid exceeds 0.5, else background (methods/README.md §2); softmax: the best
     channel.
+
+    Example:
+        >>> predict(torch.tensor([9.0, -1.0, 2.0]).view(1, 3, 1, 1))
+        tensor([[[2]]], dtype=torch.uint8)
     """
     size = logits.shape[2:] if size is None else size
     if activation == "softmax":

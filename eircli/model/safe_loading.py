@@ -1,4 +1,4 @@
-"""Reading tensors out of other people's files, without running code from them."""
+"""Loading tensors from untrusted checkpoint files, without executing code from them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from eircli.common.errors import UserError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
-"""Keys under which checkpoints of training programs keep the state dict."""
+"""Keys under which training programs store the state dict in a checkpoint."""
 
 
 class Loaded(NamedTuple):
@@ -22,7 +22,7 @@ class Loaded(NamedTuple):
 
 
 def load_tensors(path: Path) -> Loaded:
-    """The state dict in a checkpoint file, unwrapped, without the `module.` of parallel training.
+    """The state dict in a checkpoint file, unwrapped, without the prefix `module.` of DDP.
 
     Raises:
         UserError: missing, damaged, needs code to load, or holds no tensors.

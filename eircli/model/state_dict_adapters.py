@@ -33,14 +33,14 @@ DKD = [
 OURS = [(r"((backbone|head|classifiers|unknown)\..*)", r"\1")]
 
 ADAPTERS = {"cls.0.": ("DKD / EIR", DKD), "classifiers.0.": ("eir", OURS), "classifier.4.": ("torchvision", TORCHVISION)}
-"""Each naming by what no other has: how it calls the (first) classifier. `{prefix}` is the backbone's own (`Backbone.prefix`)."""
+"""Naming schemes by how they call the (first) classifier, in which they differ; `{prefix}` is `Backbone.prefix`."""
 
 
 class Adapted(NamedTuple):
     naming: str
     state: State
     left_out: list[str]
-    """Names in the file that stand for nothing here."""
+    """Names in the file without a counterpart here."""
 
 
 def adapt(path: Path, state: State, model: DeepLab) -> Adapted:
@@ -86,13 +86,13 @@ def split_classes(path: Path, state: State, steps: Sequence[Sequence[int]]) -> S
 
 
 def load_checked(path: Path, model: DeepLab, state: State) -> None:
-    """Load a adapted state into a network, whole or not at all.
+    """Load an adapted state dict into a network, after checking all of it.
 
     Raises:
         UserError: a tensor is missing, of another shape, or unknown to the network.
     """
     wanted = model.state_dict()
-    # Counters of training steps, which evaluation does not read and old files do not have.
+    # `num_batches_tracked` is not needed for evaluation, and missing in old files.
     missing = [name for name in wanted if name not in state and not name.endswith("num_batches_tracked")]
     if missing:
         raise UserError(f"{path}: lacks {missing[0]} and {len(missing) - 1} more of {len(wanted)} tensors; check model.backbone")

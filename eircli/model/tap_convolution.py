@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
 WIDE, MANY = 3, 1536
-"""The least dilation and the fewest channels of what is taken apart: where oneDNN was found to slow down."""
+"""The least dilation and number of input channels for which taps are computed one by one: where oneDNN was found slow."""
 
 
 def use_tap_convolutions(model: nn.Module) -> None:
-    """Run the model's 3×3 convolutions that are slow otherwise tap by tap. Names and weights stay."""
+    """Compute the model's wide, strongly dilated 3×3 convolutions tap by tap; the state dict stays the same."""
     for module in model.modules():
         if not isinstance(module, nn.Conv2d) or module.kernel_size != (3, 3):
             continue
@@ -41,7 +41,7 @@ class TapByTap(torch.autograd.Function):
         ctx.save_for_backward(maps, weight)
         ctx.rate = rate
         height, width = maps.shape[2:]
-        # The taps' sums in float32, as inside a convolution.
+        # Taps are accumulated in float32, as in a convolution kernel.
         centre = conv2d(maps, weight[:, :, 1:2, 1:2])
         total = centre.to(torch.promote_types(centre.dtype, torch.float32))
         for row in range(3):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 TILE = {"cpu": 1 << 18, "cuda": 1 << 24}
-"""Numbers in a tile, about: what a core's cache holds a few times over; on a GPU, what keeps all of it busy."""
+"""Elements of a tile, about: on a CPU a few tiles fit into a core's cache; on a GPU one tile occupies the device."""
 
 
 class Band(NamedTuple):
@@ -42,7 +42,7 @@ class Tiling:
         height = max(1, TILE.get(like.device.type, TILE["cpu"]) // (channels * high[1]))
         for top in range(0, high[0], height):
             bottom = min(top + height, high[0])
-            # Which map rows, from sizes alone: asking the device would wait for it.
+            # Computed from sizes on the host: reading indices from the device would synchronise.
             first = int((top + 0.5) * low[0] / high[0] - 0.5)
             last = min(int((bottom - 0.5) * low[0] / high[0] + 0.5), low[0] - 1)
             sources = slice(max(first, 0), last + 1)
@@ -87,7 +87,7 @@ def tiles(logits: Tensor, size: Sequence[int]) -> Iterator[tuple[int, slice, Ten
 
 
 def working(logits: Tensor) -> Tensor:
-    """Logits in the type they are worked on in: float32, or float64 if they are."""
+    """Logits of any shape in their working dtype: float64 if they are, else float32."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
@@ -102,7 +102,7 @@ def best_channels(logits: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     small = torch.uint8 if count <= 256 else torch.int16
     best = torch.empty(len(logits), height, width, device=logits.device, dtype=working(logits[:0]).dtype)
     channel = torch.empty(best.shape, device=logits.device, dtype=small)
-    # The first channel that reaches the maximum is the greatest of these ranks: an index that `max` gave would cost far more.
+    # `max` with indices is far slower than `amax`: the first channel that attains the maximum has the greatest of these ranks.
     rank = torch.arange(count - 1, -1, -1, device=logits.device, dtype=small).view(1, -1, 1)
     with torch.autocast(logits.device.type, enabled=False):
         for image, rows, tile in tiles(logits, size):

@@ -78,7 +78,7 @@ def palette() -> UInt8Array:
 
 
 def panel(sample: Sample, predictions: Mapping[str, UInt8Array], names: Sequence[str]) -> Image.Image:
-    """Image, truth, the predictions under their titles, and the names of the classes in them."""
+    """Image, truth and predictions (title → channels uint8 [H, W]) side by side, with the names of the classes in them."""
     scale = max(1, -(-PANEL // sample.label.shape[0]))
     maps = {"truth": sample.label, **predictions}
     parts = {"image": sample.image} | {title: _coloured(sample, label) for title, label in maps.items()}

@@ -1,1 +1,1 @@
-"""A run laid out: its directory and record, its data set on demand, the models of its steps."""
+"""A run: its directory, record and lock, its data set on demand, the models and inputs of its steps."""

@@ -1,4 +1,4 @@
-"""Work on a run by one process or several: the main one holds the run, decides what is to do, and writes; all of them compute."""
+"""Working on a run with one or several processes: all compute; the main process holds the lock, decides and writes."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ def held_by_main(run: Run) -> Iterator[None]:
 
 
 def write_on_main(run: Run, write: Callable[[], T]) -> T:
-    """What `write` returns in the main process, which alone calls it; all processes then know the record that it leaves."""
+    """Call `write` in the main process alone, and broadcast what it returns and the record that it leaves."""
     result, record = broadcast_from_main(lambda: (write(), run.directory.recorded))
     run.directory.adopt(record)
     return result
 
 
 def is_done(run: Run, step: int, artifact: Artifact) -> bool:
-    """`RunDir.done`, looked up by the main process for all: they must agree, and another machine may see a file later."""
+    """`RunDir.done` of the main process, broadcast: all must agree, and a shared file system may show a file later elsewhere."""
     return broadcast_from_main(lambda: run.directory.done(step, artifact))

@@ -1,4 +1,4 @@
-"""The models of a run's steps: the one a step starts from, the one it ends with, and what a method hands on beside it."""
+"""The models of a run's steps: the one that a step starts from, the trained one, and the method's state beside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the model of a step makes of images, with or without labels."""
+"""Prediction with the model of a step, on images with or without labels."""
 
 from __future__ import annotations
 

@@ -35,11 +35,11 @@ class Entry:
     python: str
     """Versions."""
     facts: Facts = field(default_factory=dict)
-    """What the stage that made it says of it, plain data."""
+    """Further facts by the stage that made it: plain data."""
 
     @classmethod
     def of_file(cls, path: Path, run_dir: Path, facts: Facts) -> Entry:
-        """The entry of a file that was made just now."""
+        """The entry of a file just written."""
         return cls(
             file=str(path.relative_to(run_dir)),
             size=path.stat().st_size,
@@ -69,11 +69,11 @@ Steps = dict[int, dict[Artifact, Entry]]
 
 @dataclass
 class Record:
-    """What a run knows of itself beside its recipe."""
+    """What a run's manifest.yaml holds beside the recipe."""
 
     steps: Steps = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
-    """The names of the data set's classes; None before anybody worked on the run."""
+    """The names of the data set's classes; None before a command has worked on the run."""
 
 
 def forget_derived(steps: Steps, step: int, artifact: Artifact, memory_needs_model: bool) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ClassResult:
-    """What a step's model knows of one class."""
+    """One class's figures under a step's model."""
 
     id: int
     name: str

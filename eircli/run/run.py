@@ -1,4 +1,4 @@
-"""A run laid out: its recipe and directory, and, each read when it is first asked for, its schedule, data set and models."""
+"""A run: its recipe and directory and, loaded lazily, its schedule, data set and models."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class Run:
         return open_dataset(self.manifest.dataset)
 
     def checked(self) -> Run:
-        """The run itself, once data set and schedule are known to be there and to fit.
+        """The run itself, after checking that its data set exists and its schedule fits.
 
         Raises:
             UserError: a data set that is not there, a schedule that does not fit it, or too small a budget.
@@ -139,7 +139,7 @@ class Run:
         return read_class_index(split, len(self.dataset.classes), self.workers)
 
     def positions(self, step: int, part: Part) -> NDArray[np.intp]:
-        """Positions, in their split, of the images of a step's part."""
+        """Positions, int [images], of the images of a step's part in their split."""
         index = self.train_index if part == "train" else self.val_index
         return self.schedule.select(index, step, part, self.manifest.protocol.setting, self.manifest.seed)
 

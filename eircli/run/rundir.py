@@ -1,4 +1,4 @@
-"""A run directory: where everything lies, the record of what is finished, one writer at a time.
+"""A run directory: its files, the record of finished artifacts, and the lock.
 
 RUN/manifest.yaml                       the resolved recipe and the record `steps:`
 RUN/step-0/{model.pt, resume.pt, journal.jsonl, results.json, confusion.csv}
@@ -41,7 +41,7 @@ class RunDir:
 
     @property
     def name(self) -> str:
-        """What to give a command to mean this run: the run directory once it holds something; before, what opened it."""
+        """The argument that names this run to a command: the run directory once it holds something, before that what opened it."""
         return str(self.path) if any(self.path.glob("step-*")) else self._opened_by
 
     @property
@@ -71,9 +71,9 @@ class RunDir:
 
     @contextmanager
     def locked(self, classes: Sequence[str] | None = None) -> Iterator[None]:
-        """Hold the run for writing; its directory is made, and unmade if the block fails before it made anything.
+        """Hold the lock for writing. The directory is created, and removed if the block fails with a `UserError` before it made anything.
 
-        The system drops the lock when its holder dies, however it dies.
+        The operating system releases the lock when its holder dies.
 
         Args:
             classes: the names of the data set's classes, recorded for those who open the run without the data set.
@@ -101,7 +101,7 @@ class RunDir:
             lock.release()
 
     def _settle(self, classes: Sequence[str] | None) -> None:
-        """Create the manifest, or see to it that it is the same recipe on the same classes."""
+        """Create the manifest, or check that it is of the same recipe and classes."""
         if self.manifest_path.exists():
             recorded, self._record = read_manifest(self.manifest_path)
             _refuse_differing(recorded, self.manifest, self.path)
@@ -127,7 +127,7 @@ class RunDir:
 
     @property
     def recorded(self) -> Record:
-        """What the run knows of itself; empty for one that nobody has worked on."""
+        """The record; empty for a run that no command has worked on."""
         if self._record is None:  # read once: while the run is held, nobody else changes it
             self._record = read_manifest(self.manifest_path)[1] if self.manifest_path.exists() else Record()
         return self._record
@@ -139,11 +139,11 @@ class RunDir:
 
     @property
     def classes(self) -> tuple[str, ...] | None:
-        """The names of the data set's classes, as recorded; None before anybody worked on the run."""
+        """The names of the data set's classes, as recorded; None before a command has worked on the run."""
         return self.recorded.classes
 
     def adopt(self, record: Record) -> None:
-        """Take the record for what another process says that it is."""
+        """Replace the record by the main process's."""
         self._record = record
 
     def entry(self, step: int, artifact: Artifact) -> Entry | None:

@@ -1,4 +1,4 @@
-"""A step laid out for training: its samples, its plan, its batches, and what its method is told."""
+"""The inputs of a training step: its samples, plan, batches, and the context of its method."""
 
 from __future__ import annotations
 
@@ -26,7 +26,11 @@ from eircli.run.run import Run
 
 
 def training_set(run: Run, step: int, memory: Path | None) -> TrainingSet:
-    """The step's new images and what of the memory is trained on as samples of their own."""
+    """The samples of a step: its new images and, where the method replays them, the memory's samples.
+
+    Args:
+        memory: the file of the step's memory; None without one.
+    """
     sources: list[SampleSource] = [run.training_view(step)]
     kind = run.manifest.memory_kind
     if memory is not None and kind is not None and run.manifest.method.replays_samples:
@@ -36,7 +40,7 @@ def training_set(run: Run, step: int, memory: Path | None) -> TrainingSet:
 
 
 def make_context(run: Run, step: int, teacher: DeepLab | None, memory: Path | None, plan: Plan, state: MethodState) -> Context:
-    """What the step's method is told; on the training device, but for the pixels of a bank larger than `bank_memory_gb`."""
+    """The context of the step's method, on the training device; the pixels of a bank larger than `bank_memory_gb` in host memory."""
     device, old, kind = plan.compute.device, len(run.schedule.old(step)), run.manifest.memory_kind
     remembered = None
     if memory is not None and kind is not None:
@@ -62,8 +66,7 @@ def make_plan(run: Run, step: int, samples: int, compute: Compute) -> Plan:
         iterations=config.iterations or max(1, round(cast(float, config.epochs) * per_epoch)),
         batch_size=config.batch_size,
         accumulate=config.accumulate,
-        # The unknown class's classifier is beside the logits: only methods made for it read it. All other parameters have a
-        # loss, or need none.
+        # Only methods that learn the unknown class use its classifier; for others it gets no gradient.
         partly_unused=step > 0 and manifest.model.unknown_class and not manifest.method.learns_unknown_class,
         per_epoch=per_epoch,
         seed=derive_seed(manifest.seed, "train", step),
@@ -79,7 +82,7 @@ def make_plan(run: Run, step: int, samples: int, compute: Compute) -> Plan:
 def make_loader(samples: TrainingSet, plan: Plan, start: int, workers: int) -> DataLoader[Batch]:
     """This process's rows of the batches of the plan's iterations from `start` on, decoded by `workers` processes."""
     stream = BatchStream(len(samples), plan.batch_size, plan.seed, start, plan.iterations, plan.rows)
-    # A generator of its own: the loader would otherwise draw from, and so disturb, the global one.
+    # Its own generator: the loader would otherwise draw from the global one.
     return DataLoader(
         cast(Any, samples),
         batch_sampler=cast(Any, stream),

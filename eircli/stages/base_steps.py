@@ -1,4 +1,4 @@
-"""Base steps, shared between runs: what is the same for several runs is trained once.
+"""Base steps shared between runs: one that is the same for several runs is trained once.
 
 Checkpoints lie beside the runs, in `.base-steps/HASH.pt`, under the hash of all that they depend on: settings, data files,
 starting weights, number format. Beside each lies its own SHA-256. They are hard links to the runs' own files where the
@@ -24,11 +24,11 @@ from eircli.run.main_process import write_on_main
 from eircli.run.run import Run
 
 VERSION = 2
-"""Raised whenever the same settings and data would train another base step."""
+"""Increased whenever the same settings and data would train another base step."""
 
 
 def shared_checkpoint(run: Run) -> Path:
-    """Where the run's base step lies for others."""
+    """The path of the run's base step in the shared folder."""
     compute, weights = choose_compute(run.manifest.runtime), Path(run.manifest.model.weights)
     decides = [
         str(VERSION),
@@ -43,7 +43,7 @@ def shared_checkpoint(run: Run) -> Path:
 
 @contextmanager
 def claimed(run: Run, say: Say) -> Iterator[None]:
-    """Hold the run's base step: whoever else needs the same one waits until it is there."""
+    """Hold the lock of the run's base step: other runs that need the same one wait until it is trained."""
     with ExitStack() as held:
         broadcast_from_main(lambda: held.enter_context(_lock(run, say)))
         yield
@@ -66,7 +66,7 @@ def _lock(run: Run, say: Say) -> Iterator[None]:
 
 
 def take(run: Run, say: Say) -> bool:
-    """Make the shared checkpoint, if there is one, the run's own."""
+    """Link the shared checkpoint, if there is one, into the run; whether there was."""
     return write_on_main(run, lambda: _take(run, say))
 
 
@@ -88,7 +88,7 @@ def _take(run: Run, say: Say) -> bool:
 
 
 def share(run: Run) -> None:
-    """Leave the run's trained base step for others."""
+    """Link the run's trained base step into the shared folder."""
     broadcast_from_main(lambda: _share(run))
 
 

@@ -1,4 +1,4 @@
-"""`eir build-memory`: what a step keeps of the old classes, by the method's kind of memory."""
+"""`eir build-memory`: build what a step keeps of the old classes, by the method's kind of memory."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def build_memory(run: Run, step: int, say: Say, again: bool = False) -> None:
 
 
 def material_of(run: Run, step: int) -> Material:
-    """What the memory for the step after `step` is made from.
+    """The input from which the memory for the step after `step` is built.
 
     Raises:
         UserError: the memory before is missing or damaged.

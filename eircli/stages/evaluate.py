@@ -1,4 +1,4 @@
-"""`eir evaluate`: what a step's model knows (methods/README.md §7)."""
+"""`eir evaluate`: the figures of a step's model on the test images (methods/README.md §7)."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def figures(run: Run, step: int, confusion: Confusion, images: int, full_size: b
     ious = iou(confusion, absent)
     totals = summarize(ious, len(schedule.new(0)))
     old_channels = list(range(1, 1 + len(schedule.old(step))))
-    # A best, or an average, over some of the earlier steps might not be that over all of them: all or none.
+    # Best IoU and average are over all earlier steps, or left out: over some of them they would be other figures.
     complete = len(earlier) == step
     crop = run.manifest.data.crop_size
     return StepResults(

@@ -17,22 +17,22 @@ from eircli.run.run import Run
 
 @dataclass(frozen=True)
 class ImportFacts:
-    """What was taken of a file."""
+    """What was imported from a file."""
 
     step: int
     file: str
     naming: str
-    """Whose names it has."""
+    """Its naming scheme."""
     tensors: dict[str, int]
     """How many tensors were taken of each part of the network."""
     left_out: dict[str, int]
     checkpoint: str
     notes: list[str]
-    """What a user should know that no shape of a tensor shows."""
+    """Differences between the networks that do not show in the shapes of tensors."""
 
 
 def import_checkpoint(run: Run, step: int, file: Path, again: bool = False) -> ImportFacts:
-    """Make a file's weights the checkpoint of a step, and say what of it was taken.
+    """Import a file's weights as the checkpoint of a step.
 
     Raises:
         UserError: the step has a checkpoint already (unless `again`), or the file does not fit.
@@ -62,7 +62,7 @@ def import_checkpoint(run: Run, step: int, file: Path, again: bool = False) -> I
 
 
 def _notes(run: Run, step: int, naming: str) -> list[str]:
-    """What a user should know that no shape of a tensor shows."""
+    """Differences between the networks that do not show in the shapes of tensors."""
     if naming != "torchvision":
         return []
     notes = [

@@ -1,4 +1,4 @@
-"""What a model makes of candidates for the memory: its confidence, and their mean features."""
+"""Scoring candidates for the memory by a model: its confidence, and their mean features."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from eircli.run.run import Run
 
 @torch.no_grad()
 def score_candidates(run: Run, step: int, view: StepView, found: Sequence[Candidate]) -> list[Score]:
-    """What the model of `step` makes of candidates, which are ordered by image; all processes share the images out."""
+    """Score candidates, which are ordered by image, by the model of `step`; processes share the images."""
     compute = choose_compute(run.manifest.runtime)
     model = load_model(run, step).to(compute.device).eval()
     softmax = run.manifest.activation(step) == "softmax"
@@ -41,7 +41,7 @@ def score_candidates(run: Run, step: int, view: StepView, found: Sequence[Candid
         probabilities = logits.softmax(dim=0) if softmax else logits.sigmoid()
         for candidate in group:
             mask = torch.from_numpy(candidate_mask(sample.label, candidate)).to(compute.device)
-            # Cells count by their share of the mask: a small object may hold no cell's centre.
+            # Cells are weighted by their overlap with the mask: a small object may contain no cell's centre.
             share = interpolate(mask[None, None].float(), features.shape[2:], mode="area")[0, 0]
             mean = (features[0].float() * share).sum(dim=(1, 2)) / share.sum()
             confidence = float(probabilities[candidate.channel][mask].mean())

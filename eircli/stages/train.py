@@ -58,7 +58,11 @@ def train(run: Run, step: int, say: Say, again: bool = False) -> None:
 
 
 def check_sharing(run: Run, step: int) -> None:
-    """Refuse batches of a step that cannot be shared out among processes and micro-batches."""
+    """Refuse a batch size that cannot be split evenly, or a method whose losses cannot.
+
+    Raises:
+        UserError: naming the key.
+    """
     config, key = run.manifest.training(step), "train.batch_size" if step else "train.base.batch_size"
     parts, method = world_size() * config.accumulate, run.manifest.method
     if config.batch_size % parts:
@@ -119,7 +123,7 @@ def _train(run: Run, step: int, compute: Compute, say: Say) -> None:
 
 
 def describe_plan(run: Run, step: int, model: DeepLab, plan: Plan) -> str:
-    """A line: how a step's batches are shared out, the learning rate, and what processes send each other."""
+    """A line for the user: how batches are split, the learning rate, and the bytes that processes all-reduce."""
     config, factors = run.manifest.training(step), _factors(plan.accumulate)
     shared_out = f" = {factors} × {len(plan.rows) // plan.accumulate}" if factors else ""
     line = f"step {step}: batch {plan.batch_size}{shared_out}, learning rate {config.lr:g}"
@@ -132,12 +136,12 @@ def describe_plan(run: Run, step: int, model: DeepLab, plan: Plan) -> str:
 
 
 def _factors(accumulate: int) -> str:
-    """The numbers, more than 1, into which batches are shared out, in words."""
+    """The numbers, where more than 1, of processes and micro-batches, in words."""
     return " × ".join(f"{n} {what}" for n, what in ((world_size(), "processes"), (accumulate, "micro-batches")) if n > 1)
 
 
 def sent_bytes(model: DeepLab, plan: Plan) -> int:
-    """The bytes that a process hands in to be summed in an iteration."""
+    """The bytes that a process all-reduces per iteration."""
     sent = communication(model)
     return sent.gradients + plan.accumulate * sent.batchnorm if world_size() > 1 else 0
 

@@ -1,4 +1,4 @@
-"""The kinds of memory, one file each: what is kept of old classes, and what a step gets of it.
+"""The kinds of memory, one file each.
 
 The table of their names is `eircli/config/memory_kinds.py`; the module of a kind's name holds it as `KIND`.
 """

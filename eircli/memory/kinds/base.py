@@ -1,4 +1,4 @@
-"""What a kind of memory is: how it is made, and what a step gets of it."""
+"""The interface of a kind of memory: how it is built, and what a step gets from it."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from eircli.memory.select import Score
 Facts = Mapping[str, int | str]
 
 Writer = Callable[[Path, Facts], Facts]
-"""Writes a memory into a file, with facts of whose it is; returns what the run's record says of it: at least its `kind`, how
-many `exemplars` it holds, and their `bytes`. The main process alone calls it."""
+"""Writes a memory to a file, given facts that identify it (step, recipe). Returns the facts for the run's record: at least its
+`kind`, the number of `exemplars`, and their `bytes`. Called in the main process alone."""
 
 Find = Callable[[UInt8Array, Sequence[int], int, Memory], list[Candidate]]
 """The candidates in a label map [H, W]: of these channels, of the image at this position, by these settings."""
@@ -38,9 +38,9 @@ class LabelledImages(SampleSource, Protocol):
 
 @dataclass(frozen=True)
 class Material:
-    """What the memory for the step after `step` is made from.
+    """The input from which the memory for the step after `step` is built.
 
-    What takes all images or the model is asked for by a call, so that a kind pays for what it needs alone.
+    Passes over all images or through the model are callables, so that a kind only pays for those it uses.
     """
 
     step: int
@@ -59,20 +59,23 @@ class Material:
     scan: Callable[[Find], list[Candidate]]
     """Looks for candidates of the new classes in all images; ordered by image."""
     score: Callable[[Sequence[Candidate]], list[Score]]
-    """What the step's model makes of candidates ordered by image."""
+    """Scores candidates, ordered by image, by the step's model."""
     features: Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]]
     """Batches of the step's model over all images: features float [N, C, h, w], labels uint8 [N, h, w] on their grid, and where
     background is both labelled and predicted, bool [N, h, w]."""
     spread: Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
-    """A function's results for items, in order; several processes share the items out."""
+    """Maps a function over items, in order; several processes share the items."""
 
 
 class MemoryKind(ABC):
-    """A way to remember old classes. Every process calls its methods, on one device."""
+    """A kind of memory. Without state: all processes call its methods alike."""
 
     @abstractmethod
     def prepare(self, material: Material) -> Writer:
-        """Choose what is kept, by all processes; what is returned writes it.
+        """Choose what is kept; called by all processes.
+
+        Returns:
+            The function that writes it.
 
         Raises:
             UserError: nothing can be kept, or the memory before is damaged.
@@ -80,10 +83,10 @@ class MemoryKind(ABC):
 
     @abstractmethod
     def per_class(self, path: Path, class_ids: Sequence[int]) -> dict[int, int]:
-        """How many exemplars a memory holds of each of the classes it is of."""
+        """How many exemplars the memory in a file holds of each of these class ids."""
 
     def samples(self, path: Path, table: UInt8Array) -> SampleSource | None:
-        """What it holds as training samples of their own; None if that is nothing to train on.
+        """The memory's contents as training samples; None if the kind has none.
 
         Args:
             table: uint8 [256], class id → channel.
@@ -91,11 +94,11 @@ class MemoryKind(ABC):
         return None
 
     def for_step(self, path: Path, table: UInt8Array, old: int, device: torch.device, device_bytes: float) -> object | None:
-        """What a step's method works with (`Context.memory`), on the training device; None if its samples are all.
+        """What the step's method gets as `Context.memory`, on the training device; None if it gets samples alone.
 
         Args:
             table: uint8 [256], class id → channel.
             old: the number of old classes, whose channels are 1..`old`.
-            device_bytes: what may be taken of the device's memory; more stays in the host's.
+            device_bytes: the most bytes of device memory; what needs more stays in host memory.
         """
         return None

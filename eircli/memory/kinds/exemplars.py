@@ -1,4 +1,4 @@
-"""What the kinds share that keep exemplars under a budget, in a bank."""
+"""The base of the kinds that keep exemplars under a budget, in a bank."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class ExemplarKind(MemoryKind):
         """
 
     def identity(self, class_id: int, position: int, source: str) -> Hashable:
-        """What is kept once: by default every candidate of every class is one of its own."""
+        """Identity of a candidate: of several with the same identity only one is kept. By default all differ."""
         return class_id, position
 
     def turns(self, ranked: dict[int, Sequence[int]]) -> dict[int, Sequence[int]]:
-        """The classes' candidates in the order in which the classes take turns under the budget."""
+        """The ranked candidates, ordered by class as the classes take turns under the budget."""
         return ranked
 
     def prepare(self, material: Material) -> Writer:
@@ -63,7 +63,7 @@ class ExemplarKind(MemoryKind):
             UserError: there is none.
         """
         supply, limit = Supply(self, material), material.settings.limit
-        # Sizes and names are kept, records are not: the bank is written one record at a time.
+        # Sizes and identities are cached, records are not: the bank is written one record at a time, in little memory.
         cost = cache(lambda class_id, position: supply.record(class_id, position).size if limit.unit == "bytes" else 1)
         kept = share_out(self.turns(supply.ranked()), limit.amount, cost, cache(supply.identity))
         if not any(kept.values()):
@@ -78,7 +78,7 @@ class ExemplarKind(MemoryKind):
 
 
 class Supply:
-    """What may be kept: of the classes just learned the candidates in the images, of those before what the bank before holds."""
+    """All that may be kept: candidates in the step's images for its new classes, exemplars of the previous bank for the old ones."""
 
     def __init__(self, kind: ExemplarKind, material: Material) -> None:
         self.kind, self.material = kind, material
@@ -88,7 +88,7 @@ class Supply:
         self.ids[list(material.new)] = list(material.new.values())
 
     def ranked(self) -> dict[int, Sequence[int]]:
-        """Class id → positions, the first choice first: in the order of the bank before, or by the rule among the candidates."""
+        """Class id → positions, best first: old classes in the order of the previous bank, new ones ranked by the rule."""
         ranked: dict[int, Sequence[int]] = {}
         for class_id in self.material.old:
             assert self.before is not None
@@ -102,7 +102,7 @@ class Supply:
         return ranked
 
     def _pool(self) -> Pool:
-        """What the rules know of all candidates."""
+        """Area, confidence and features of all candidates."""
         area = np.array([candidate.area for candidate in self.found], float)
         if not self.material.settings.needs_model or not self.found:
             return Pool(area, np.zeros(len(area)), np.zeros((len(area), 0)))
@@ -111,7 +111,7 @@ class Supply:
         return Pool(area, np.array([score.confidence for score in scores]), features)
 
     def record(self, class_id: int, position: int) -> Record:
-        """One of them, encoded."""
+        """One exemplar, encoded."""
         if class_id in self.material.old:
             assert self.before is not None
             return self.before.record(position)
@@ -120,7 +120,7 @@ class Supply:
         return encode(exemplar, settings.encoding, settings.jpeg_quality)
 
     def identity(self, class_id: int, position: int) -> Hashable:
-        """What is kept once of it."""
+        """Its identity (`ExemplarKind.identity`)."""
         if class_id in self.material.old:
             return self.kind.identity(class_id, position, self.record(class_id, position).source)
         return self.kind.identity(class_id, position, self.material.images.ids[self.found[position].image])

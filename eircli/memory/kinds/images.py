@@ -14,7 +14,7 @@ from eircli.memory.standalone import StoredImages
 
 
 class ImageMemory(ExemplarKind):
-    """A training image each, ranked for every class it holds and kept once."""
+    """Each exemplar is a training image, ranked for every class that it holds, kept once."""
 
     name = "images"
 

@@ -10,14 +10,14 @@ import torch
 from eircli.common.types import Exemplar, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank
+from eircli.memory.decoded import Instances, decode
 from eircli.memory.harvest import Candidate, candidates, cut_out
 from eircli.memory.kinds.exemplars import ExemplarKind
-from eircli.memory.replay import Instances, decode
 from eircli.memory.standalone import StandaloneInstances
 
 
 class InstanceMemory(ExemplarKind):
-    """One object cut out of a training image each; nothing of its surroundings is kept."""
+    """Each exemplar is one object cut out of a training image, without its surroundings."""
 
     name = "instances"
 

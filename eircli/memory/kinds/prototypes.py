@@ -1,4 +1,4 @@
-"""Prototypes: a class's features as a distribution (`memory.prototypes`). A few hundred bytes a class, whatever the budget."""
+"""Prototypes: the features of a class as a distribution (`memory.prototypes`); 8 C + 20 bytes a class for C channels, no budget."""
 
 from __future__ import annotations
 
