@@ -174,6 +174,13 @@ def test_debug_shows_the_traceback(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         main()
 
 
+def test_debug_is_an_option_and_no_word_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert eir("train", str(tmp_path / "nothing.yaml"), "--step", "0", "--run-dir", "--debug", monkeypatch=monkeypatch) == 2
+    assert capfd.readouterr().err.strip().splitlines()[-1].startswith("eir: ")
+
+
 def test_a_failed_run_exits_with_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
     overrides = [
         word
