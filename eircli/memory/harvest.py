@@ -66,7 +66,9 @@ def cut_out(source: SampleSource, candidate: Candidate, class_id: int, name: str
     """Cut a candidate out of its image: the pixels of its bounding box, blank outside its mask."""
     image, label = source.load(candidate.image)
     mask = candidate_mask(label, candidate)
-    rows, columns = ndimage.find_objects(mask.astype(np.uint8))[0]
+    window = ndimage.find_objects(mask.astype(np.uint8))[0]
+    assert window is not None, "a candidate has a pixel"
+    rows, columns = window
     crop = image[rows, columns].copy()
     crop[~mask[rows, columns]] = CANVAS
     box = Box(rows.start, columns.start, rows.stop, columns.stop)
