@@ -8,8 +8,8 @@ from eircli.common.types import BACKGROUND, CANVAS, Sample, UInt8Array
 from eircli.memory.bank import Bank
 
 
-class StandaloneInstances:
-    """Each instance on a blank canvas of its image's size, at its place, labelled inside its mask (methods/README.md §5.5).
+class BankSamples:
+    """The exemplars of a bank as samples.
 
     Args:
         table: uint8 [256], class id → channel.
@@ -20,6 +20,10 @@ class StandaloneInstances:
 
     def __len__(self) -> int:
         return len(self.bank)
+
+
+class StandaloneInstances(BankSamples):
+    """Each instance on a blank canvas of its image's size, at its place, labelled inside its mask (methods/README.md §5.5)."""
 
     def load(self, index: int) -> Sample:
         instance = self.bank.load(index)
@@ -33,18 +37,8 @@ class StandaloneInstances:
         return Sample(image, label)
 
 
-class StoredImages:
-    """Every stored image with the label it had when it was stored.
-
-    Args:
-        table: uint8 [256], class id → channel.
-    """
-
-    def __init__(self, bank: Bank, table: UInt8Array) -> None:
-        self.bank, self.table = bank, table
-
-    def __len__(self) -> int:
-        return len(self.bank)
+class StoredImages(BankSamples):
+    """Each stored image with the label it had when it was stored."""
 
     def load(self, index: int) -> Sample:
         stored = self.bank.load_image(index)
