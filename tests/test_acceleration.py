@@ -142,7 +142,7 @@ def test_a_convolution_tap_by_tap_is_the_convolution(rate: int, dtype: torch.dty
 
 
 def test_a_network_taken_apart_computes_the_same_and_learns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tap_convolution, "MANY", 1)
+    monkeypatch.setattr(tap_convolution, "MIN_CHANNELS", 1)
     wide = Model.model_validate({"backbone": "tiny", **SMALL, "aspp_rates": (6, 12)})
     torch.manual_seed(0)
     model = DeepLab(wide, [3])

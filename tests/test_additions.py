@@ -20,7 +20,7 @@ class FirstImages(ImageMemory):
 
     name = "first-images"
 
-    def turns(self, ranked):
+    def class_order(self, ranked):
         return {class_id: positions[:1] for class_id, positions in ranked.items()}
 
 

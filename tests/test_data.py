@@ -93,7 +93,7 @@ def test_class_index_is_cached_until_a_file_changes(root: Path, tmp_path: Path) 
 
 
 def test_worker_processes_read_the_same(root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("eircli.data.class_index.FEW", 1)
+    monkeypatch.setattr("eircli.data.class_index.MIN_IMAGES_FOR_WORKERS", 1)
     split = folder(open_folder(root)).train
     np.testing.assert_array_equal(read_class_index(split, 3, 2, tmp_path / "a"), read_class_index(split, 3, 0, tmp_path / "b"))
     Image.fromarray(label_of(9)).save(root / "annotations/training/t1.png")

@@ -192,13 +192,13 @@ def test_decoded_bank_is_ordered_by_channel(bank: Bank) -> None:
     table = np.zeros(256, np.uint8)
     table[[7, 5, 3]] = [1, 2, 3]
     decoded = decode(bank, table, 4, torch.device("cpu"))
-    assert decoded.stock.tolist() == [0, 2, 1, 1, 0]
+    assert decoded.instance_count.tolist() == [0, 2, 1, 1, 0]
     assert decoded.first.tolist() == [0, 0, 2, 3, 4]
     second = bank.load(1)
     start, area = int(decoded.start[1]), second.mask.size
     np.testing.assert_array_equal(decoded.pixels[start : start + area, :3], second.image.reshape(-1, 3))
     np.testing.assert_array_equal(decoded.pixels[start : start + area, 3], second.mask.ravel())
-    assert decoded.stocked.tolist() == [1, 2, 3]
+    assert decoded.nonempty.tolist() == [1, 2, 3]
     assert decoded.height.tolist() == [bank.load(position).mask.shape[0] for position in (0, 1, 3, 2)]
 
 

@@ -54,7 +54,7 @@ class Anchored(Finetune):
         return {"weight": weight, "importance": torch.full_like(weight, 0.5), "images": images}
 
 
-class LeavesState(method_settings.Finetune):
+class LeavesState(method_settings.FinetuneSettings):
     leaves_state: ClassVar[bool] = True
 
 
@@ -62,7 +62,7 @@ class LeavesState(method_settings.Finetune):
 def _anchored(monkeypatch: pytest.MonkeyPatch) -> None:
     Anchored.told.clear()
     monkeypatch.setitem(methods.METHODS, "finetune", Anchored)
-    monkeypatch.setattr(method_settings.Finetune, "leaves_state", True)
+    monkeypatch.setattr(method_settings.FinetuneSettings, "leaves_state", True)
 
 
 def test_a_state_is_saved_with_the_checkpoint_and_handed_on(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_method_without_a_state_adds_nothing_to_its_checkpoints(tmp_path: Path
 def test_the_base_step_of_a_method_that_leaves_a_state_is_not_shared_with_others() -> None:
     def manifest(leaves: bool) -> Manifest:
         settings = open_run(TINY).manifest
-        method = (LeavesState if leaves else method_settings.Lwf)(name="finetune" if leaves else "lwf")  # type: ignore[arg-type]
+        method = (LeavesState if leaves else method_settings.LwfSettings)(name="finetune" if leaves else "lwf")  # type: ignore[arg-type]
         return settings.model_copy(update={"method": method})
 
     assert base_fingerprint(manifest(True), [1, 2]) != base_fingerprint(manifest(False), [1, 2])

@@ -34,8 +34,8 @@ def context(teacher: bool = True) -> Context:
     return Context(OLD, NEW, DeepLab(TINY, [OLD]).frozen_copy() if teacher else None)
 
 
-def eir(**changes: object) -> method_settings.Eir:
-    return method_settings.Eir.model_validate({"name": "eir", "fusion": False, "standalone_replay": False, **changes})
+def eir(**changes: object) -> method_settings.EirSettings:
+    return method_settings.EirSettings.model_validate({"name": "eir", "fusion": False, "standalone_replay": False, **changes})
 
 
 @pytest.mark.parametrize(

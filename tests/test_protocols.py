@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from eircli.common.errors import UserError
 from eircli.config.manifest import Setting
-from eircli.config.orders import NAMED
+from eircli.config.orders import NAMED_ORDERS
 from eircli.config.protocols import Part, Schedule, parse_schedule
 from tests import reference
 
@@ -156,5 +156,5 @@ def test_shuffled_orders() -> None:
 
 def test_named_orders_are_the_fields(real_images: Path) -> None:
     published = yaml.safe_load((real_images / "voc-15-1-orders.yaml").read_text())
-    assert {f"voc-15-1-{name}": tuple(order) for name, order in published.items()} == NAMED
-    assert all(sorted(order) == list(range(1, 21)) for order in NAMED.values())
+    assert {f"voc-15-1-{name}": tuple(order) for name, order in published.items()} == NAMED_ORDERS
+    assert all(sorted(order) == list(range(1, 21)) for order in NAMED_ORDERS.values())

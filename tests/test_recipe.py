@@ -8,7 +8,7 @@ import yaml
 
 from eircli.common.errors import UserError
 from eircli.config.fingerprint import base_fingerprint, differing_keys, fingerprint, to_tree
-from eircli.config.methods import Eir
+from eircli.config.methods import EirSettings
 from eircli.config.recipe import load_recipe, recipes_in, resolve
 
 VOC: dict[str, Any] = {
@@ -21,12 +21,12 @@ VOC: dict[str, Any] = {
 
 def test_naming_dataset_protocol_and_method_is_the_papers_setting() -> None:
     voc = resolve(VOC)
-    assert isinstance(voc.method, Eir)
+    assert isinstance(voc.method, EirSettings)
     assert (voc.method.slot, voc.method.fillers_below, voc.memory.budget) == (250, 2, 100)
     assert (voc.train.lr, voc.train.base.lr, voc.train.epochs) == (1e-4, 1e-3, 60)
     assert (voc.train.frozen_batchnorm, voc.train.base.frozen_batchnorm) == (True, False)
     ade = resolve({**VOC, "dataset": {"kind": "ade20k", "root": "ade"}})
-    assert isinstance(ade.method, Eir)
+    assert isinstance(ade.method, EirSettings)
     assert (ade.method.slot, ade.method.fillers_below, ade.memory.budget) == (200, 1, 300)
     assert (ade.train.lr, ade.train.base.lr, ade.train.epochs, ade.train.warmup) == (2.5e-4, 2.5e-3, 100, 0.2)
     assert ade.protocol.unseen_at_test == "ignore"

@@ -41,16 +41,16 @@ def scene(seed: int, n: int = 3, hard: bool = False) -> Scene:
     sizes = generator.integers(1, 14, (len(channels), 2))
     rgb = [generator.integers(0, 256, (h, w, 3)).astype(np.uint8) for h, w in sizes]
     masks = [generator.random((h, w)) < 0.7 for h, w in sizes]
-    stock = torch.tensor([channels.count(c) for c in range(1 + OLD)])
+    instance_count = torch.tensor([channels.count(c) for c in range(1 + OLD)])
     area = torch.from_numpy(sizes.prod(axis=1))
     instances = Instances(
         pixels=torch.from_numpy(np.concatenate([np.dstack([r, m]).reshape(-1, 4) for r, m in zip(rgb, masks, strict=True)])),
         start=area.cumsum(0) - area,
         height=torch.from_numpy(sizes[:, 0]),
         width=torch.from_numpy(sizes[:, 1]),
-        first=stock.cumsum(0) - stock,
-        stock=stock,
-        stocked=torch.tensor(sorted(set(channels))),
+        first=instance_count.cumsum(0) - instance_count,
+        instance_count=instance_count,
+        nonempty=torch.tensor(sorted(set(channels))),
     )
     draws = replay.draw(generator, n, PASTES, 0.5, None if hard else (1.0, 1.0))
     images = torch.from_numpy(generator.uniform(0, 255, (n, 3, CROP, CROP))).float()
@@ -116,12 +116,12 @@ def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool) -> 
     slots = replay.select_slots(combined, SIDE, PASTES)
     pastes = replay.place(potential, slots, s.instances, s.draws, fillers, below)
     images, soft = fusion.fuse(s.images, combined, s.instances, pastes, s.draws, SIDE)
-    stocked = sorted(set(s.channels))
+    nonempty = sorted(set(s.channels))
     for n in range(len(images)):
         wanted = [channel for channel in potential[n].tolist() if channel]
-        drawn = [stocked[int(u * len(stocked))] for u in s.draws.filler[n].tolist()][len(wanted) :]
+        drawn = [nonempty[int(u * len(nonempty))] for u in s.draws.filler[n].tolist()][len(wanted) :]
         corners = [(top, left) for top, left in slots[n].tolist()]
-        plan = reference.plan(wanted, corners, [1, 2, 3, 4], PASTES, fillers, below, drawn, set(stocked))
+        plan = reference.plan(wanted, corners, [1, 2, 3, 4], PASTES, fillers, below, drawn, set(nonempty))
         active = pastes.active[n].tolist()
         assert [int(c) for c, on in zip(pastes.channel[n], active, strict=True) if on] == [channel for channel, _ in plan]
         image, dense = s.images[n].double().numpy(), one_hot(combined[n].numpy())

@@ -22,7 +22,7 @@ from eircli.reports.bank import bank_facts
 from eircli.reports.status import status
 from eircli.run.models import load_model
 from eircli.run.run import Run, open_run
-from eircli.stages.base_steps import claimed, share, shared_checkpoint
+from eircli.stages.base_steps import base_step_lock, publish_base_step, shared_checkpoint
 from eircli.stages.build_memory import build_memory
 from eircli.stages.run_protocol import run_protocol
 from eircli.stages.score_candidates import score_candidates
@@ -215,7 +215,7 @@ def test_who_needs_a_base_step_that_is_being_trained_waits_for_it(tmp_path: Path
         with run.locked():
             train(run, 0, said.append)
 
-    with claimed(first, quiet):
+    with base_step_lock(first, quiet):
         thread = threading.Thread(target=second)
         thread.start()
         deadline = time.monotonic() + 30
@@ -225,7 +225,7 @@ def test_who_needs_a_base_step_that_is_being_trained_waits_for_it(tmp_path: Path
         assert said == ["step 0: another run is training the same base step; waiting for it"]
         with first.locked():
             train(first, 0, quiet)
-            share(first)
+            publish_base_step(first)
     thread.join(timeout=60)
     assert "the same as another run's" in said[1]
     assert first.directory.checkpoint(0).samefile(tmp_path / "b/step-0/model.pt")

@@ -341,7 +341,7 @@ def test_a_base_step_of_ones_own_has_the_papers_loss(name: str) -> None:
     method = build({"name": name, "base_step": "own"}, teacher=False)
     model = DeepLab(TINY, [OLD + NEW])
     if name == "dkd":
-        method = build_method(method_settings.Dkd(name="dkd", base_step="own"), Context(0, OLD + NEW, None))
+        method = build_method(method_settings.DkdSettings(name="dkd", base_step="own"), Context(0, OLD + NEW, None))
     method.begin(model, lambda: ())
     losses = method.losses(model, method.prepare(batch()))
     assert set(losses) == ({"mbce", "ac"} if name == "dkd" else {"ce"})

@@ -13,7 +13,7 @@ from eircli.common.errors import UserError
 from eircli.common.types import Sample, StoredImage
 from eircli.config.budget import parse_budget
 from eircli.memory.bank import Bank, encode, write_bank
-from eircli.memory.harvest import ALL, Candidate, image_candidates, store_image
+from eircli.memory.harvest import WHOLE_CLASS, Candidate, image_candidates, store_image
 from eircli.memory.prototypes import Prototypes, gather, merge, on_grid, read_prototypes, sample, write_prototypes
 from eircli.memory.select import RULES, Pool, share_out
 from eircli.memory.standalone import StoredImages
@@ -91,7 +91,12 @@ class Images:
 
 def test_an_image_is_a_candidate_of_each_of_its_classes() -> None:
     found = [c for i in range(3) for c in image_candidates(Images().load(i).label, [1, 2], i)]
-    assert found == [Candidate(1, 0, ALL, 2), Candidate(1, 1, ALL, 1), Candidate(2, 1, ALL, 2), Candidate(1, 2, ALL, 1)]
+    assert found == [
+        Candidate(1, 0, WHOLE_CLASS, 2),
+        Candidate(1, 1, WHOLE_CLASS, 1),
+        Candidate(2, 1, WHOLE_CLASS, 2),
+        Candidate(1, 2, WHOLE_CLASS, 1),
+    ]
 
 
 def test_an_image_of_several_classes_is_kept_once_and_starves_none_of_them() -> None:
@@ -108,7 +113,7 @@ def test_an_image_of_several_classes_is_kept_once_and_starves_none_of_them() -> 
 def test_a_stored_image_comes_back_with_the_label_it_had(tmp_path: Path, encoding: str) -> None:
     ids = np.arange(256, dtype=np.uint8)
     ids[[1, 2]] = [7, 5]
-    stored = store_image(Images(), Candidate(2, 1, ALL, 2), ids, 5, "bild", 3)
+    stored = store_image(Images(), Candidate(2, 1, WHOLE_CLASS, 2), ids, 5, "bild", 3)
     write_bank(tmp_path / "b.h5", [encode(stored, encoding, 95)], {"kind": "images"})  # type: ignore[arg-type]
     bank = Bank(tmp_path / "b.h5")
     found = bank.load_image(0)

@@ -15,7 +15,7 @@ import torch
 
 Work = Callable[[], object]
 
-LEAST, MOST = 3, 200
+MIN_REPEATS, MAX_REPEATS = 3, 200
 """Repeats of a measurement."""
 
 
@@ -57,7 +57,7 @@ def cost(case: Case, device: torch.device, seconds: float, against_plain: bool) 
         work()
     times: list[list[float]] = [[] for _ in works]
     started = time.perf_counter()
-    while len(times[0]) < LEAST or (time.perf_counter() - started < seconds and len(times[0]) < MOST):
+    while len(times[0]) < MIN_REPEATS or (time.perf_counter() - started < seconds and len(times[0]) < MAX_REPEATS):
         for work, taken in zip(works, times, strict=True):
             taken.append(timed(work, device))
     scale = 1000 / case.per

@@ -22,7 +22,7 @@ from eircli.model.deeplab import DeepLab
 
 
 @dataclass(frozen=True)
-class Rig:
+class TrainingSetup:
     """A student, its method and a batch of noise, as in a step that learns `new` classes after `old`."""
 
     model: DeepLab
@@ -50,7 +50,7 @@ class Rig:
             return network(self.batch.images.float())  # type: ignore[no-any-return]
 
 
-def rig(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, role: Role) -> Rig:
+def training_setup(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, role: Role) -> TrainingSetup:
     """A step of the recipe's network with `classes` (old, new) on `n` images, by the method of a role."""
     torch.manual_seed(0)
     old, new = classes
@@ -70,7 +70,7 @@ def rig(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, 
     batch = synthetic_batch(n, side, [old + 1], compute.device)
     scaler = compute.scaler()
     optimizer = build_optimizer(*model.parameter_groups(), manifest.train, fused=not scaler.is_enabled())
-    return Rig(model, teacher, method, batch, compute, optimizer, scaler)
+    return TrainingSetup(model, teacher, method, batch, compute, optimizer, scaler)
 
 
 @torch.no_grad()
@@ -90,15 +90,15 @@ def settle_batchnorm(model: DeepLab) -> None:
 def step_cases(manifest: Manifest, classes: tuple[int, int], n: int, compute: Compute, against_plain: bool) -> list[Case]:
     """The whole step, a fine-tuning step, and the passes through the network; per batch."""
     name = str(compute.dtype).removeprefix("torch.")
-    incremental = rig(manifest, classes, n, compute, "incremental")
-    plain = rig(manifest, classes, n, compute, "plain") if against_plain else None
-    fine_tuning = rig(manifest, classes, n, compute, "fine-tuning")
+    incremental = training_setup(manifest, classes, n, compute, "incremental")
+    plain = training_setup(manifest, classes, n, compute, "plain") if against_plain else None
+    fine_tuning = training_setup(manifest, classes, n, compute, "fine-tuning")
 
     @torch.no_grad()
     def teach() -> None:
         incremental.forward(incremental.teacher)
 
-    def there_and_back() -> None:
+    def student_forward_backward() -> None:
         incremental.forward(incremental.model).float().sum().backward()
         incremental.optimizer.zero_grad(set_to_none=True)
 
@@ -111,7 +111,7 @@ def step_cases(manifest: Manifest, classes: tuple[int, int], n: int, compute: Co
         Case(f"incremental step, {name}", incremental.step, plain.step if plain else None, memory=True),
         Case(f"fine-tuning step, {name}", fine_tuning.step, memory=True),
         Case(f"teacher's pass, {name} (two a step)", teach, teach_plainly if plain else None),
-        Case(f"student forward and backward, {name}", there_and_back),
+        Case(f"student forward and backward, {name}", student_forward_backward),
     ]
 
 

@@ -40,15 +40,15 @@ def synthetic_instances(old: int, per_class: int, side: int, device: torch.devic
     size = torch.full((count,), side)
     pixels = torch.randint(0, 256, (count * area, 3), generator=generator, dtype=torch.uint8)
     mask = (torch.rand(count * area, 1, generator=generator) < 0.7).to(torch.uint8)
-    stock = torch.tensor([0, *[per_class] * old])
+    instance_count = torch.tensor([0, *[per_class] * old])
     instances = Instances(
         pixels=torch.cat([pixels, mask], dim=1),
         start=torch.arange(count) * area,
         height=size,
         width=size,
-        first=stock.cumsum(0) - stock,
-        stock=stock,
-        stocked=torch.arange(1, old + 1),
+        first=instance_count.cumsum(0) - instance_count,
+        instance_count=instance_count,
+        nonempty=torch.arange(1, old + 1),
     )
     return Instances(*(tensor.to(device) for tensor in instances))
 

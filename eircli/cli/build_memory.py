@@ -20,10 +20,10 @@ def command(
     run = open_one(recipe, overrides, run_dir).checked()
     from eircli.reports.bank import bank_facts
     from eircli.reports.tables import bank_table, stdout
-    from eircli.run.main_process import held_by_main, write_on_main
+    from eircli.run.main_process import locked_by_main, write_on_main
     from eircli.stages.build_memory import build_memory
 
-    with held_by_main(run):
+    with locked_by_main(run):
         build_memory(run, step, say, again)
         facts = write_on_main(run, lambda: bank_facts(run, step))
     if as_json:

@@ -29,10 +29,10 @@ def command(
     run = open_one(recipe, overrides, run_dir, device).checked()
     from eircli.reports.pictures import draw_pictures
     from eircli.reports.tables import results_table, stdout, summary_lines
-    from eircli.run.main_process import held_by_main, write_on_main
+    from eircli.run.main_process import locked_by_main, write_on_main
     from eircli.stages.evaluate import evaluate
 
-    with held_by_main(run):
+    with locked_by_main(run):
         results = evaluate(run, step, say, full_size, again)
         drawn = write_on_main(run, lambda: draw_pictures(run, step, pictures)) if pictures else []
     if as_json:

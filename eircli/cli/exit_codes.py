@@ -6,12 +6,12 @@ import errno
 
 from eircli.common.errors import RunFailed, UserError
 
-FAILED, TO_MEND, INTERRUPTED = 1, 2, 130
+FAILED, USER_ERROR, INTERRUPTED = 1, 2, 130
 
 
 def exit_code(error: Exception) -> int:
     """The exit code that an error leads to."""
-    return TO_MEND if isinstance(error, UserError) or _no_room(error) else FAILED
+    return USER_ERROR if isinstance(error, UserError) or _no_room(error) else FAILED
 
 
 def one_line(error: Exception) -> str:

@@ -28,12 +28,12 @@ def command(
 ) -> None:
     """Make another program's weights a step's checkpoint."""
     run = open_one(into, overrides, run_dir).checked()
-    from eircli.run.main_process import held_by_main
+    from eircli.run.main_process import locked_by_main
     from eircli.stages.import_checkpoint import import_checkpoint
 
     if launched().processes > 1:
         raise UserError("eir import-checkpoint: there is nothing to share out; run it without torchrun")
-    with held_by_main(run):
+    with locked_by_main(run):
         facts = import_checkpoint(run, step, file, again)
     if as_json:
         print(to_json(facts))

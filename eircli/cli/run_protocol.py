@@ -40,9 +40,9 @@ def command(
     ]
     if pictures:
         from eircli.reports.pictures import draw_side_by_side
-        from eircli.run.main_process import held_by_main, write_on_main
+        from eircli.run.main_process import locked_by_main, write_on_main
 
-        with held_by_main(runs[-1]):
+        with locked_by_main(runs[-1]):
             say(f"picture: {write_on_main(runs[-1], lambda: draw_side_by_side(runs, pictures))}")
     if as_json:
         print(to_json({"runs": finished}))
@@ -77,8 +77,8 @@ def finish(runs: list[Run], announce: bool = False) -> list[list[StepResults]]:
 
 
 def _run(run: Run) -> list[StepResults]:
-    from eircli.run.main_process import held_by_main
+    from eircli.run.main_process import locked_by_main
     from eircli.stages.run_protocol import run_protocol
 
-    with held_by_main(run):
+    with locked_by_main(run):
         return run_protocol(run, say)

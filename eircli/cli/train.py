@@ -17,9 +17,9 @@ def command(
 ) -> None:
     """Train one step; a run that was interrupted goes on where it stopped."""
     run = open_one(recipe, overrides, run_dir, device).checked()
-    from eircli.run.main_process import held_by_main
+    from eircli.run.main_process import locked_by_main
     from eircli.stages.train import train
 
-    with held_by_main(run):
+    with locked_by_main(run):
         train(run, step, say, again)
     say(f"next: eir evaluate {run.directory.path} --step {step}")

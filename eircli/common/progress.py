@@ -18,7 +18,7 @@ Say = Callable[[str], None]
 """Prints a status line."""
 
 
-QUICK = 2.0
+SILENT_SECONDS = 2.0
 """Seconds; shorter work prints no progress lines unless `every` was given."""
 
 
@@ -57,7 +57,7 @@ class _Lines:
         before, self.done = self.done, self.done + count
         if int(before / self.every) == int(self.done / self.every) and self.done < self.total:
             return
-        if self.quick and time.monotonic() - self.started < QUICK:
+        if self.quick and time.monotonic() - self.started < SILENT_SECONDS:
             return
         speed = (self.done - self.start) / max(time.monotonic() - self.started, 1e-9)
         left = (self.total - self.done) / speed

@@ -78,13 +78,13 @@ class Distill(Section):
         return self.weight > 0 and self.region != "none"
 
 
-class Finetune(MethodSettings):
+class FinetuneSettings(MethodSettings):
     """The labels of the step as they are."""
 
     name: Literal["finetune"]
 
 
-class Eir(MethodSettings):
+class EirSettings(MethodSettings):
     """Enhanced instance replay (Yin et al., CVPR 2025)."""
 
     name: Literal["eir"]
@@ -126,7 +126,7 @@ class Eir(MethodSettings):
         return self.slot if self.fusion else None
 
 
-class ImageReplay(MethodSettings):
+class ImageReplaySettings(MethodSettings):
     """Whole stored images, with the labels they had when they were stored, as further training samples."""
 
     name: Literal["image-replay"]
@@ -144,7 +144,7 @@ class ImageReplay(MethodSettings):
         return "images"
 
 
-class Lwf(OwnBase):
+class LwfSettings(OwnBase):
     """Learning without forgetting (Li & Hoiem, ECCV 2016), per pixel as in MiB's comparison."""
 
     trained_with: ClassVar[Activation] = "softmax"
@@ -154,7 +154,7 @@ class Lwf(OwnBase):
     """Factor of the distillation loss (MiB's comparison)."""
 
 
-class Ilt(Lwf):
+class IltSettings(LwfSettings):
     """Incremental learning techniques (Michieli & Zanuttigh, ICCV workshops 2019)."""
 
     name: Literal["ilt"]  # type: ignore[assignment]
@@ -162,7 +162,7 @@ class Ilt(Lwf):
     """Factor of the distance of the encoder's features (MiB's comparison)."""
 
 
-class Mib(Lwf):
+class MibSettings(LwfSettings):
     """Modeling the background (Cermelli et al., CVPR 2020)."""
 
     implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "balanced"}}
@@ -173,7 +173,7 @@ class Mib(Lwf):
     """False takes the plain cross-entropy and distillation instead, for ablation."""
 
 
-class Plop(OwnBase):
+class PlopSettings(OwnBase):
     """Local POD and entropy-gated pseudo-labels (Douillard et al., CVPR 2021)."""
 
     trained_with: ClassVar[Activation] = "softmax"
@@ -189,7 +189,7 @@ class Plop(OwnBase):
     """No class's entropy threshold (its median) is less than this, in shares of the greatest entropy."""
 
 
-class Dkd(OwnBase):
+class DkdSettings(OwnBase):
     """Decomposed knowledge distillation (Baek et al., NeurIPS 2022); DKD-M with a memory."""
 
     name: Literal["dkd"]
@@ -207,7 +207,7 @@ class Dkd(OwnBase):
         return "images" if self.memory else None
 
 
-class Ssul(MethodSettings):
+class SsulSettings(MethodSettings):
     """SSUL (Cha et al., NeurIPS 2021) as far as it needs no saliency model: frozen features, an unknown class."""
 
     implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "unknown", "unknown_class": True}}
@@ -223,7 +223,7 @@ class Ssul(MethodSettings):
         return "images" if self.memory else None
 
 
-class Star(MethodSettings):
+class StarSettings(MethodSettings):
     """Prototype replay (Chen et al., NeurIPS 2023)."""
 
     implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "random"}}
@@ -248,7 +248,18 @@ class Star(MethodSettings):
 DEFAULT_METHOD = "eir"
 """The method that this program is about."""
 
-AnyMethod = Finetune | Eir | ImageReplay | Lwf | Ilt | Mib | Plop | Dkd | Ssul | Star
+AnyMethod = (
+    FinetuneSettings
+    | EirSettings
+    | ImageReplaySettings
+    | LwfSettings
+    | IltSettings
+    | MibSettings
+    | PlopSettings
+    | DkdSettings
+    | SsulSettings
+    | StarSettings
+)
 
 MethodConfig = Annotated[AnyMethod, Field(discriminator="name")]
 

@@ -10,7 +10,7 @@ from eircli.common.seeds import derive_seed
 Order = tuple[int, ...]
 
 # fmt: off
-NAMED: dict[str, Order] = {
+NAMED_ORDERS: dict[str, Order] = {
     "voc-15-1-b": (12, 9, 20, 7, 15, 8, 14, 16, 5, 19, 4, 1, 13, 2, 11, 17, 3, 6, 18, 10),
     "voc-15-1-c": (13, 19, 15, 17, 9, 8, 5, 20, 4, 3, 10, 11, 18, 16, 7, 12, 14, 6, 1, 2),
     "voc-15-1-d": (15, 3, 2, 12, 14, 18, 20, 16, 11, 1, 19, 8, 10, 7, 17, 6, 5, 13, 9, 4),
@@ -51,10 +51,12 @@ def class_order(spec: Order | str | None, class_count: int) -> Order | None:
     if kind == "seed" and seed.isdecimal():
         generator = np.random.default_rng(derive_seed(int(seed), "class order"))
         return tuple(int(class_id) for class_id in generator.permutation(class_count) + 1)
-    if spec not in NAMED:
+    if spec not in NAMED_ORDERS:
         raise UserError(
             f"protocol.order: '{spec}' is unknown; give a list of class ids, seed:N, or a name from voc-15-1-b to voc-15-1-w"
         )
-    if class_count != len(NAMED[spec]):
-        raise UserError(f"protocol.order: {spec} is an order of {len(NAMED[spec])} classes, the data set has {class_count}")
-    return NAMED[spec]
+    if class_count != len(NAMED_ORDERS[spec]):
+        raise UserError(
+            f"protocol.order: {spec} is an order of {len(NAMED_ORDERS[spec])} classes, the data set has {class_count}"
+        )
+    return NAMED_ORDERS[spec]

@@ -18,7 +18,7 @@ from eircli.common.types import IGNORE, Split
 
 ClassIndex = NDArray[np.bool_]
 
-FEW = 600
+MIN_IMAGES_FOR_WORKERS = 600
 """Splits with fewer images are read in this process: starting workers would take longer."""
 
 _split: Split
@@ -57,7 +57,7 @@ def read_class_index(split: Split, class_count: int, workers: int, cache: Path |
 
 
 def _read_all(split: Split, workers: int) -> Iterator[list[int]]:
-    if workers < 2 or len(split) < FEW:
+    if workers < 2 or len(split) < MIN_IMAGES_FOR_WORKERS:
         yield from (split.present(position) for position in range(len(split)))
         return
     # spawn: the caller may have threads running, which a fork would not survive.

@@ -24,7 +24,7 @@ from eircli.common.torchrun_env import Launch
 
 T = TypeVar("T")
 
-PATIENCE = timedelta(days=7)
+COLLECTIVE_TIMEOUT = timedelta(days=7)
 """Timeout of collectives: the main process may wait for a base step that another run is training."""
 
 
@@ -94,8 +94,8 @@ def process_group(here: Launch) -> Iterator[None]:
         backend = "cpu:gloo,cuda:nccl"
         torch.cuda.set_device(here.local_rank % torch.cuda.device_count())
     shared, rank, size = next(rendezvous("env://", timeout=timedelta(minutes=30)))
-    store = _of_this_start(shared, rank, size)
-    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    store = _fresh_store(shared, rank, size)
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=COLLECTIVE_TIMEOUT)
     try:
         yield
     except SystemExit as end:
@@ -114,7 +114,7 @@ def process_group(here: Launch) -> Iterator[None]:
         raise
 
 
-def _of_this_start(store: Store, rank: int, size: int) -> Store:
+def _fresh_store(store: Store, rank: int, size: int) -> Store:
     """A part of torchrun's store that nobody has used before. After a restart the store still holds what the processes before
     left in it, such as their addresses.
 

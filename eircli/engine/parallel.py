@@ -62,7 +62,7 @@ def build_learner(model: ModelT, objective: Objective[ModelT], partly_unused: bo
     return DistributedDataParallel(learner, find_unused_parameters=partly_unused)
 
 
-def gradients_kept(learner: nn.Module, keep: bool) -> AbstractContextManager[None]:
+def no_sync_if(learner: nn.Module, keep: bool) -> AbstractContextManager[None]:
     """With `keep`, backward passes in the block accumulate local gradients without DDP's all-reduce (`no_sync`)."""
     return learner.no_sync() if keep and isinstance(learner, DistributedDataParallel) else nullcontext()
 

@@ -23,7 +23,7 @@ from eircli.engine.device import Compute
 from eircli.engine.distributed import all_reduce_sum, any_process, broadcast_from_main, is_main_process, rank, world_size
 from eircli.engine.interrupt import deferred_interrupt
 from eircli.engine.journal import Journal
-from eircli.engine.parallel import Losses, ModelT, Objective, build_learner, gradients_kept
+from eircli.engine.parallel import Losses, ModelT, Objective, build_learner, no_sync_if
 
 
 @dataclass
@@ -129,7 +129,7 @@ def train_step(state: TrainState[ModelT], objective: Objective[ModelT], learner:
     state.optimizer.zero_grad(set_to_none=True)
     total: Losses = {}
     for number, part in enumerate(parts, start=1):
-        with gradients_kept(learner, keep=number < len(parts)):
+        with no_sync_if(learner, keep=number < len(parts)):
             with plan.compute.autocast():
                 with torch.no_grad():
                     part = objective.prepare(part)

@@ -55,7 +55,7 @@ LAYOUT_ROOM = 1 << 16
 Encoding = Literal["jpeg", "png"]
 
 
-class Record(NamedTuple):
+class EncodedExemplar(NamedTuple):
     """An exemplar, encoded."""
 
     class_id: int
@@ -116,10 +116,10 @@ class Bank:
 
     @property
     def size(self) -> int:
-        """Bytes of all exemplars (`Record.size`), as a budget counts them."""
+        """Bytes of all exemplars (`EncodedExemplar.size`), as a budget counts them."""
         return int(self._part("content").size) + len(self) * INDEX.itemsize
 
-    def record(self, position: int) -> Record:
+    def record(self, position: int) -> EncodedExemplar:
         """One exemplar as it is stored; its checksum is verified."""
         row = self._slice("index", position)
         start, *lengths = (int(row[name]) for name in ("offset", "pixels_length", "annotation_length", "source_length"))
@@ -130,7 +130,7 @@ class Bank:
         after_pixels, after_annotation = lengths[0], lengths[0] + lengths[1]
         pixels, annotation = content[:after_pixels], content[after_pixels:after_annotation]
         source = content[after_annotation:].decode()
-        return Record(int(row["class_id"]), int(row["step"]), source, box, size, int(row["area"]), pixels, annotation)
+        return EncodedExemplar(int(row["class_id"]), int(row["step"]), source, box, size, int(row["area"]), pixels, annotation)
 
     def draw(self, class_id: int, generator: np.random.Generator) -> Instance:
         """A uniformly random instance of a class that has any."""
@@ -181,7 +181,7 @@ class Bank:
         return self._parts[name]
 
 
-def write_bank(path: Path, records: Iterable[Record], facts: Mapping[str, int | str]) -> None:
+def write_bank(path: Path, records: Iterable[EncodedExemplar], facts: Mapping[str, int | str]) -> None:
     """Write a bank atomically, holding one record at a time; `facts` become attributes of the file.
 
     Args:
@@ -216,7 +216,7 @@ def write_bank(path: Path, records: Iterable[Record], facts: Mapping[str, int | 
             shutil.copyfileobj(part, target)
 
 
-def encode(exemplar: Exemplar, encoding: Encoding, jpeg_quality: int) -> Record:
+def encode(exemplar: Exemplar, encoding: Encoding, jpeg_quality: int) -> EncodedExemplar:
     """An exemplar's pixels as a JPEG (no colour subsampling) or PNG file, its annotation packed."""
     buffer = io.BytesIO()
     if encoding == "jpeg":
@@ -231,7 +231,7 @@ def encode(exemplar: Exemplar, encoding: Encoding, jpeg_quality: int) -> Record:
         box, labels = (0, 0, *size), io.BytesIO()
         Image.fromarray(exemplar.label).save(labels, "PNG", optimize=True)
         annotation = labels.getvalue()
-    return Record(
+    return EncodedExemplar(
         exemplar.class_id, exemplar.step, exemplar.source, box, size, exemplar.area, buffer.getvalue(), annotation
     )  # fmt: skip
 

@@ -23,9 +23,9 @@ class Instances(NamedTuple):
     width: Int[Tensor, " count"]
     first: Int[Tensor, " channels"]
     """The first instance of each channel, background included."""
-    stock: Int[Tensor, " channels"]
+    instance_count: Int[Tensor, " channels"]
     """How many instances each channel has."""
-    stocked: Int[Tensor, " stocked"]
+    nonempty: Int[Tensor, " nonempty"]
     """The channels that have at least one instance."""
 
 
@@ -46,6 +46,6 @@ def decode(bank: Bank, table: UInt8Array, old: int, device: torch.device, device
     for position, begin, count in zip(order.tolist(), start.tolist(), area.tolist(), strict=True):
         instance = bank.load(position)
         pixels[begin : begin + count] = torch.from_numpy(np.dstack([instance.image, instance.mask])).view(-1, 4)
-    stock = torch.from_numpy(np.bincount(channels, minlength=old + 1))
-    tables = (start, height, width, stock.cumsum(0) - stock, stock, stock.nonzero().flatten())
+    instance_count = torch.from_numpy(np.bincount(channels, minlength=old + 1))
+    tables = (start, height, width, instance_count.cumsum(0) - instance_count, instance_count, instance_count.nonzero().flatten())
     return Instances(pixels, *(table.to(device) for table in tables))

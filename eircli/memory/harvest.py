@@ -15,7 +15,7 @@ Selection = Literal["single-component", "component"]
 
 EIGHT_CONNECTED = np.ones((3, 3), bool)
 
-ALL = 0
+WHOLE_CLASS = 0
 """The component number that stands for all pixels of the class."""
 
 
@@ -26,7 +26,7 @@ class Candidate(NamedTuple):
     image: int
     """Position of the image in its source."""
     component: int
-    """Number of the component of the class's pixels in that image, from 1; or `ALL`, for the image as a whole."""
+    """Number of the component of the class's pixels in that image, from 1; or `WHOLE_CLASS`, for the image as a whole."""
     area: int
 
 
@@ -51,12 +51,12 @@ def candidates(label: UInt8Array, channels: Sequence[int], image: int, selection
 def image_candidates(label: UInt8Array, channels: Sequence[int], image: int) -> list[Candidate]:
     """A whole image, with its label map uint8 [H, W], as a candidate of each of `channels` that it holds."""
     areas = np.bincount(label.ravel(), minlength=256)
-    return [Candidate(channel, image, ALL, int(areas[channel])) for channel in channels if areas[channel]]
+    return [Candidate(channel, image, WHOLE_CLASS, int(areas[channel])) for channel in channels if areas[channel]]
 
 
 def candidate_mask(label: UInt8Array, candidate: Candidate) -> NDArray[np.bool_]:
     """bool [H, W]: the pixels of a candidate in its label map uint8 [H, W]."""
-    if candidate.component == ALL:
+    if candidate.component == WHOLE_CLASS:
         return np.asarray(label == candidate.channel)
     components, _ = ndimage.label(label == candidate.channel, EIGHT_CONNECTED)
     return np.asarray(components == candidate.component)

@@ -136,12 +136,12 @@ def place(
     order = torch.arange(pastes, device=potential.device).expand(n, pastes)
     known = (potential != BACKGROUND).sum(dim=1, keepdim=True)
     is_filler = (order >= known) & (known < fillers_below) & (fillers != "none")
-    stocked = instances.stocked
-    channel = torch.where(is_filler, stocked[_pick(draws.filler, len(stocked))], potential)
+    nonempty = instances.nonempty
+    channel = torch.where(is_filler, nonempty[_pick(draws.filler, len(nonempty))], potential)
     slot = torch.where(is_filler & (fillers == "best-slot"), 0, order)
-    stock = instances.stock[channel]
-    active = (channel != BACKGROUND) & (stock > 0) & (slot < slots.shape[1])
-    instance = instances.first[channel] + _pick(draws.instance, stock)
+    instance_count = instances.instance_count[channel]
+    active = (channel != BACKGROUND) & (instance_count > 0) & (slot < slots.shape[1])
+    instance = instances.first[channel] + _pick(draws.instance, instance_count)
     corner = slots.gather(1, slot.clamp(max=slots.shape[1] - 1).unsqueeze(2).expand(-1, -1, 2))
     return Pastes(active, channel, torch.where(active, instance, 0), corner)
 

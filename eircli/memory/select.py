@@ -35,7 +35,7 @@ class Pool(NamedTuple):
 Ranking = NDArray[np.intp]
 """Positions in a pool, the first choice first."""
 
-PATIENCE = 16
+MAX_TRIES = 16
 """How many further candidates of a class are tried when one exceeds what is left of a budget; each must be encoded to know its size."""
 
 
@@ -106,7 +106,7 @@ def share_out(
     while waiting and left > 0:
         for name in list(waiting):
             free = (item for item in waiting[name] if identity(name, item) not in taken)
-            found = next((item for item in islice(free, 1 + PATIENCE) if cost(name, item) <= left), None)
+            found = next((item for item in islice(free, 1 + MAX_TRIES) if cost(name, item) <= left), None)
             if found is None:
                 del waiting[name]
                 continue

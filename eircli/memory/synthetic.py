@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from eircli.common.types import CANVAS, Box, Instance
-from eircli.memory.bank import Encoding, Record, encode, write_bank
+from eircli.memory.bank import EncodedExemplar, Encoding, encode, write_bank
 
 
 def synthetic_bank(path: Path, count: int, classes: int = 20, side: int = 24, encoding: Encoding = "jpeg", seed: int = 0) -> None:
@@ -19,7 +19,7 @@ def synthetic_bank(path: Path, count: int, classes: int = 20, side: int = 24, en
     write_bank(path, _records(count, classes, side, encoding, seed), {"kind": "instances", "rule": "synthetic", "step": 1})
 
 
-def _records(count: int, classes: int, side: int, encoding: Encoding, seed: int) -> Iterator[Record]:
+def _records(count: int, classes: int, side: int, encoding: Encoding, seed: int) -> Iterator[EncodedExemplar]:
     generator = np.random.default_rng(seed)
     for class_id in range(1, classes + 1):
         mask = generator.random((side, side)) < 0.7

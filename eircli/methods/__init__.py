@@ -35,10 +35,14 @@ def build_method(config: MethodConfig, context: Context) -> Method:
     """The method of a manifest's `method` section for one step. A shared base step is trained the same way for all methods."""
     if context.teacher is not None or config.base_step == "own":
         return METHODS[config.name](config, context)
-    return EndsAs(METHODS[config.name](config, context), config, context) if config.leaves_state else Finetune(config, context)
+    return (
+        SharedBaseStep(METHODS[config.name](config, context), config, context)
+        if config.leaves_state
+        else Finetune(config, context)
+    )
 
 
-class EndsAs(Finetune):
+class SharedBaseStep(Finetune):
     """The shared base step of a method that leaves a state: trained like fine-tuning, ended by the method's own `end`."""
 
     def __init__(self, method: Method, config: MethodConfig, context: Context) -> None:

@@ -23,7 +23,7 @@ class Dkd(Method):
     Stored images are further samples; their labels of old classes enter no loss, only that they show no new class.
     """
 
-    def __init__(self, config: method_settings.Dkd, context: Context) -> None:
+    def __init__(self, config: method_settings.DkdSettings, context: Context) -> None:
         self.config, self.context = config, context
 
     def prepare(self, batch: Batch) -> Batch:

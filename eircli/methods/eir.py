@@ -15,18 +15,18 @@ from eircli.methods.distilled import DistilledReplay
 class Eir(DistilledReplay):
     """Pseudo-labels, instances mixed into the new images, and distillation outside the new classes."""
 
-    def __init__(self, config: method_settings.Eir, context: Context) -> None:
+    def __init__(self, config: method_settings.EirSettings, context: Context) -> None:
         super().__init__(config, context)
         self.config = config
 
     def prepare(self, batch: Batch) -> Batch:
         images, config = batch.images, self.config
         teacher_logits = self.teacher(images) if config.pseudo_labels else None
-        combined = batch.labels if teacher_logits is None else self.completed(batch.labels, teacher_logits)
+        combined = batch.labels if teacher_logits is None else self.add_pseudo_labels(batch.labels, teacher_logits)
         if not config.fusion:
-            return self.with_teacher(batch.with_(images=images.float(), targets=replay.one_hot(combined)), teacher_logits)
+            return self.with_distillation(batch.with_(images=images.float(), targets=replay.one_hot(combined)), teacher_logits)
         mixed, targets = self._fuse(images, batch, combined)
-        return self.with_teacher(batch.with_(images=mixed, targets=targets))
+        return self.with_distillation(batch.with_(images=mixed, targets=targets))
 
     def _fuse(self, images: Tensor, batch: Batch, combined: Tensor) -> tuple[Tensor, SoftLabels]:
         config, instances = self.config, self.context.memory

@@ -15,7 +15,7 @@ from eircli.model.deeplab import DeepLab, upsample
 class Ilt(Lwf):
     """LwF, and the encoder's features held to the old model's by their mean squared distance."""
 
-    def __init__(self, config: method_settings.Ilt, context: Context) -> None:
+    def __init__(self, config: method_settings.IltSettings, context: Context) -> None:
         super().__init__(config, context)
         self.feature_weight = config.feature_weight
 
@@ -28,7 +28,7 @@ class Ilt(Lwf):
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         *_, encoded, features = model.stages(batch.images)
-        losses = self.of_logits(upsample(model.classify(features), batch.labels.shape[1:]), batch)
+        losses = self.losses_of_logits(upsample(model.classify(features), batch.labels.shape[1:]), batch)
         for theirs in batch.teacher_features:
             losses["features"] = self.feature_weight * mse_loss(encoded.float(), theirs.float())
         return losses

@@ -19,7 +19,7 @@ from eircli.methods.distilled import DistilledReplay
 class ImageReplay(DistilledReplay):
     """Binary cross-entropy on new and stored images; pseudo-labels and distillation as options."""
 
-    def __init__(self, config: method_settings.ImageReplay, context: Context) -> None:
+    def __init__(self, config: method_settings.ImageReplaySettings, context: Context) -> None:
         super().__init__(config, context)
         self.config = config
 
@@ -32,9 +32,9 @@ class ImageReplay(DistilledReplay):
         images, labels, stored = batch.images.float(), batch.labels, batch.replayed.view(-1, 1, 1)
         completes = self.config.pseudo_labels or self.config.missing == "pseudo-labels"
         teacher_logits = self.teacher(images) if completes else None
-        completed = labels if teacher_logits is None else self.completed(labels, teacher_logits)
+        completed = labels if teacher_logits is None else self.add_pseudo_labels(labels, teacher_logits)
         ignored = torch.where(labels == BACKGROUND, IGNORE, labels)
         of_stored = {"pseudo-labels": completed, "ignore": ignored, "background": labels}[self.config.missing]
         of_new = completed if self.config.pseudo_labels else labels
         targets = one_hot(torch.where(stored, of_stored, of_new))
-        return self.with_teacher(batch.with_(images=images, targets=targets), teacher_logits)
+        return self.with_distillation(batch.with_(images=images, targets=targets), teacher_logits)

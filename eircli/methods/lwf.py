@@ -14,7 +14,7 @@ from eircli.model.deeplab import DeepLab, upsample
 class Lwf(Method):
     """Softmax cross-entropy, and distillation of the old model's softmax over its own channels."""
 
-    def __init__(self, config: method_settings.Lwf, context: Context) -> None:
+    def __init__(self, config: method_settings.LwfSettings, context: Context) -> None:
         self.config, self.context = config, context
 
     def prepare(self, batch: Batch) -> Batch:
@@ -23,9 +23,9 @@ class Lwf(Method):
         return batch.with_(images=images, teacher_logits=logits)
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
-        return self.of_logits(upsample(model(batch.images), batch.labels.shape[1:]), batch)
+        return self.losses_of_logits(upsample(model(batch.images), batch.labels.shape[1:]), batch)
 
-    def of_logits(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def losses_of_logits(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The losses of logits [N, K, H, W] at the images' size."""
         mean = self.pixel_mean(batch)
         losses = {"ce": mean(cross_entropy(logits, batch.labels))}

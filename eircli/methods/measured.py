@@ -25,8 +25,8 @@ def measured_method(role: Role, method: settings.MethodSettings, slot: int, cont
         slot: side of the slots where the recipe has none, pixels.
     """
     if role == "fine-tuning":
-        return Finetune(settings.Finetune(name="finetune"), context)
-    own = method if isinstance(method, settings.Eir) else settings.Eir(name="eir", slot=slot)
+        return Finetune(settings.FinetuneSettings(name="finetune"), context)
+    own = method if isinstance(method, settings.EirSettings) else settings.EirSettings(name="eir", slot=slot)
     return (PlainEir if role == "plain" else Eir)(own, context)
 
 

@@ -18,13 +18,13 @@ class Mib(Lwf):
     The new classifiers start from the background's, its probability shared out among them: `model.new_classifier`.
     """
 
-    def __init__(self, config: method_settings.Mib, context: Context) -> None:
+    def __init__(self, config: method_settings.MibSettings, context: Context) -> None:
         super().__init__(config, context)
         self.unbiased = config.unbiased
 
-    def of_logits(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
+    def losses_of_logits(self, logits: Tensor, batch: Batch) -> dict[str, Tensor]:
         if batch.teacher_logits is None or not self.unbiased:
-            return super().of_logits(logits, batch)
+            return super().losses_of_logits(logits, batch)
         valid = batch.labels != IGNORE
         return {
             "unce": self.pixel_mean(batch)(unbiased_cross_entropy(logits, batch.labels, self.context.old)),

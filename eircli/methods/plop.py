@@ -21,7 +21,7 @@ BINS = 1000
 class Plop(Method):
     """Cross-entropy against pseudo-labels of which the old model is sure, and local POD at all stages and on the logits."""
 
-    def __init__(self, config: method_settings.Plop, context: Context) -> None:
+    def __init__(self, config: method_settings.PlopSettings, context: Context) -> None:
         self.config, self.context = config, context
         self.thresholds = torch.empty(0)
 

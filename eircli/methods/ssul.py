@@ -22,7 +22,7 @@ from eircli.model.tiles import best_channels
 class Ssul(Method):
     """Only the classifiers of background, unknown and the new classes learn, on labels completed by the old model."""
 
-    def __init__(self, config: method_settings.Ssul, context: Context) -> None:
+    def __init__(self, config: method_settings.SsulSettings, context: Context) -> None:
         assert context.teacher is not None
         self.config, self.context, self.teacher = config, context, context.teacher
 

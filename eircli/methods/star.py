@@ -23,7 +23,7 @@ class Star(Method):
     pushed away from the nearest old prototype (SAD). Old classifiers have no loss, and stay.
     """
 
-    def __init__(self, config: method_settings.Star, context: Context) -> None:
+    def __init__(self, config: method_settings.StarSettings, context: Context) -> None:
         assert context.teacher is not None
         assert isinstance(context.memory, Prototypes)
         self.config, self.context, self.teacher, self.prototypes = config, context, context.teacher, context.memory

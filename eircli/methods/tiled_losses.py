@@ -15,11 +15,11 @@ from torch.nn.functional import softplus
 
 from eircli.common.types import SoftLabels
 from eircli.methods.pixel_mean import PixelMean
-from eircli.model.tiles import Tiling, add_unmixed, mixed, working
+from eircli.model.tiles import Tiling, add_rows_backward, interpolate_rows, to_working_dtype
 
 Scalar = Float[Tensor, ""]
 
-FACTORS = 64
+PRODUCT_CHUNK = 64
 """How many factors between 1/2 and 1 are multiplied before a logarithm is taken, within the range of float32."""
 
 
@@ -75,26 +75,26 @@ def _losses_and_gradients(
 ) -> tuple[Tensor, Tensor]:
     """The two sums, [2], and their gradients with respect to the student's logits, [2, N, K, h, w]."""
     channels, weights, valid, region = pixels
-    maps = working(student)
+    maps = to_working_dtype(student)
     of_bce, of_rskd = compiled_tiles() if compiled else (bce_tile, rskd_tile)
     tiling = Tiling(student.shape[2:], valid.shape[1:], student.shape[1], maps)
     sums, gradients = maps.new_zeros(2, dtype=torch.float64), maps.new_zeros(2, *maps.shape)
     for n, ours in enumerate(maps):
-        wide = tiling.widened(ours)
-        theirs = None if teacher is None else tiling.widened(teacher[n].to(maps.dtype))
+        wide = tiling.interpolate_columns(ours)
+        theirs = None if teacher is None else tiling.interpolate_columns(teacher[n].to(maps.dtype))
         raised = wide.new_zeros(2, *wide.shape)
         for band in tiling.bands:
             rows = band.rows
-            logits = mixed(wide, band)
+            logits = interpolate_rows(wide, band)
             loss, gradient = of_bce(logits, channels[n, :, rows], weights[n, :, rows], valid[n, rows], positive_weight)
             sums[0] += loss
-            add_unmixed(gradient, band, raised[0])
+            add_rows_backward(gradient, band, raised[0])
             if theirs is not None:
                 assert region is not None
-                loss, gradient = of_rskd(logits, mixed(theirs, band), region[n, rows])
+                loss, gradient = of_rskd(logits, interpolate_rows(theirs, band), region[n, rows])
                 sums[1] += loss
-                add_unmixed(gradient, band, raised[1])
-        gradients[0, n], gradients[1, n] = tiling.narrowed(raised[0]), tiling.narrowed(raised[1])
+                add_rows_backward(gradient, band, raised[1])
+        gradients[0, n], gradients[1, n] = tiling.columns_backward(raised[0]), tiling.columns_backward(raised[1])
     return sums.to(maps.dtype), gradients
 
 
@@ -112,7 +112,7 @@ def bce_tile(
     # Σ softplus(z) = Σ max(z, 0) - log Π σ(|z|): one logarithm a pixel, exact for logits of any size.
     factors = torch.maximum(gradient, 1 - gradient)
     per_pixel = logits.clamp(min=0).sum(dim=1)
-    for some in torch.split(factors, FACTORS, dim=1):
+    for some in torch.split(factors, PRODUCT_CHUNK, dim=1):
         per_pixel -= some.prod(dim=1).log()
     index, weights = channels.transpose(0, 1).long(), (weights * valid).transpose(0, 1).to(logits.dtype)
     labelled = logits.gather(1, index)

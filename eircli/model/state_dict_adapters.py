@@ -30,9 +30,9 @@ DKD = [
     (r"aspp\.last_conv\.1\.(.*)", r"head.2.\1"),
     (r"cls\.(.*)", r"classifiers.\1"),
 ]
-OURS = [(r"((backbone|head|classifiers|unknown)\..*)", r"\1")]
+EIR = [(r"((backbone|head|classifiers|unknown)\..*)", r"\1")]
 
-ADAPTERS = {"cls.0.": ("DKD / EIR", DKD), "classifiers.0.": ("eir", OURS), "classifier.4.": ("torchvision", TORCHVISION)}
+ADAPTERS = {"cls.0.": ("DKD / EIR", DKD), "classifiers.0.": ("eir", EIR), "classifier.4.": ("torchvision", TORCHVISION)}
 """Naming schemes by how they call the (first) classifier, in which they differ; `{prefix}` is `Backbone.prefix`."""
 
 

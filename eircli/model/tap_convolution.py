@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-WIDE, MANY = 3, 1536
+MIN_DILATION, MIN_CHANNELS = 3, 1536
 """The least dilation and number of input channels for which taps are computed one by one: where oneDNN was found slow."""
 
 
@@ -22,7 +22,7 @@ def use_tap_convolutions(model: nn.Module) -> None:
     for module in model.modules():
         if not isinstance(module, nn.Conv2d) or module.kernel_size != (3, 3):
             continue
-        if (rate := module.dilation[0]) >= WIDE and module.in_channels >= MANY:
+        if (rate := module.dilation[0]) >= MIN_DILATION and module.in_channels >= MIN_CHANNELS:
             assert (module.dilation, module.padding, module.stride) == ((rate, rate), (rate, rate), (1, 1))
             assert module.bias is None or not module.bias.requires_grad
             module.forward = partial(_forward, module)  # type: ignore[method-assign]

@@ -35,7 +35,7 @@ class Tiling:
     """
 
     def __init__(self, low: Sequence[int], high: Sequence[int], channels: int, like: Tensor) -> None:
-        rows, columns = (_shares(small, large, like) for small, large in zip(low, high, strict=True))
+        rows, columns = (_interpolation_matrix(small, large, like) for small, large in zip(low, high, strict=True))
         self.columns = columns
         """float [w, W]."""
         self.bands: list[Band] = []
@@ -48,29 +48,29 @@ class Tiling:
             sources = slice(max(first, 0), last + 1)
             self.bands.append(Band(slice(top, bottom), sources, rows[sources, top:bottom].T.contiguous()))
 
-    def widened(self, maps: Tensor) -> Tensor:
+    def interpolate_columns(self, maps: Tensor) -> Tensor:
         """Maps [K, h, w] → [h, K, W]: their columns at the images' width."""
         return maps.transpose(0, 1) @ self.columns
 
-    def narrowed(self, wide: Tensor) -> Tensor:
-        """The transpose of `widened`: gradients [h, K, W] → [K, h, w]."""
+    def columns_backward(self, wide: Tensor) -> Tensor:
+        """The transpose of `interpolate_columns`: gradients [h, K, W] → [K, h, w]."""
         return (wide @ self.columns.T).transpose(0, 1)
 
 
-def _shares(small: int, large: int, like: Tensor) -> Tensor:
+def _interpolation_matrix(small: int, large: int, like: Tensor) -> Tensor:
     """float [small, large]: the share of each of `small` points in each of `large`, linearly interpolated."""
     points = torch.eye(small, device=like.device, dtype=like.dtype)
     shares: Tensor = interpolate(points.unsqueeze(0), large, mode="linear", align_corners=False)[0]
     return shares
 
 
-def mixed(wide: Tensor, band: Band) -> Tensor:
+def interpolate_rows(wide: Tensor, band: Band) -> Tensor:
     """The logits [rows, K, W] of a band, of maps [h, K, W] that are wide already."""
     part = wide[band.sources]
     return (band.mix @ part.flatten(1)).view(len(band.mix), *part.shape[1:])
 
 
-def add_unmixed(gradient: Tensor, band: Band, into: Tensor) -> None:
+def add_rows_backward(gradient: Tensor, band: Band, into: Tensor) -> None:
     """The transpose of `mixed`: add a band's gradient [rows, K, W] to that of the wide maps [h, K, W]."""
     part = into[band.sources]
     part.view(len(part), -1).addmm_(band.mix.T, gradient.flatten(1))
@@ -78,15 +78,15 @@ def add_unmixed(gradient: Tensor, band: Band, into: Tensor) -> None:
 
 def tiles(logits: Tensor, size: Sequence[int]) -> Iterator[tuple[int, slice, Tensor]]:
     """The tiles of logits [N, K, h, w] at `size`: image, rows, float [rows, K, W]."""
-    maps = working(logits)
+    maps = to_working_dtype(logits)
     tiling = Tiling(logits.shape[2:], size, logits.shape[1], maps)
     for image, one in enumerate(maps):
-        wide = tiling.widened(one)
+        wide = tiling.interpolate_columns(one)
         for band in tiling.bands:
-            yield image, band.rows, mixed(wide, band)
+            yield image, band.rows, interpolate_rows(wide, band)
 
 
-def working(logits: Tensor) -> Tensor:
+def to_working_dtype(logits: Tensor) -> Tensor:
     """Logits of any shape in their working dtype: float64 if they are, else float32."""
     return logits if logits.dtype == torch.float64 else logits.float()
 
@@ -100,7 +100,7 @@ def best_channels(logits: Tensor, size: Sequence[int]) -> tuple[Tensor, Tensor]:
     """
     count, (height, width) = logits.shape[1], size
     small = torch.uint8 if count <= 256 else torch.int16
-    best = torch.empty(len(logits), height, width, device=logits.device, dtype=working(logits[:0]).dtype)
+    best = torch.empty(len(logits), height, width, device=logits.device, dtype=to_working_dtype(logits[:0]).dtype)
     channel = torch.empty(best.shape, device=logits.device, dtype=small)
     # `max` with indices is far slower than `amax`: the first channel that attains the maximum has the greatest of these ranks.
     rank = torch.arange(count - 1, -1, -1, device=logits.device, dtype=small).view(1, -1, 1)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from eircli.reports.comparison import Comparison, Difference, Group, Summary
-from eircli.reports.tables import WIDE
+from eircli.reports.tables import TABLE_WIDTH
 
 Cells = list[list[str]]
 
@@ -91,7 +91,7 @@ def _terminal(table: Cells, title: str, facts: Comparison) -> str:
         drawn.add_row(*row)
     buffer = io.StringIO()
     screen = Console()
-    width = screen.width if screen.is_terminal else WIDE + 40
+    width = screen.width if screen.is_terminal else TABLE_WIDTH + 40
     console = Console(file=buffer, width=width, force_terminal=screen.is_terminal)
     console.print(title, highlight=False)
     console.print(drawn)

@@ -17,14 +17,14 @@ from eircli.run.results import StepResults
 if TYPE_CHECKING:
     from eircli.reports.bank import BankFacts
 
-WIDE = 120
+TABLE_WIDTH = 120
 """Columns where stdout is no terminal: nothing is cut."""
 
 
 def stdout() -> Console:
     """The console for results."""
     console = Console()
-    return console if console.is_terminal else Console(width=WIDE)
+    return console if console.is_terminal else Console(width=TABLE_WIDTH)
 
 
 def percent(value: float | None) -> str:

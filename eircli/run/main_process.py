@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 @contextmanager
-def held_by_main(run: Run) -> Iterator[None]:
+def locked_by_main(run: Run) -> Iterator[None]:
     """Hold a run for writing (`Run.locked`), in the main process."""
     with ExitStack() as held:
 

@@ -55,7 +55,7 @@ class StepResults:
     images: int
 
 
-class Summary(NamedTuple):
+class StepMeans(NamedTuple):
     """Mean IoUs. `new` and `harmonic` are None in the base step."""
 
     old: float | None
@@ -66,11 +66,11 @@ class Summary(NamedTuple):
     harmonic: float | None
 
 
-def summarize(ious: Sequence[float | None], base_count: int) -> Summary:
+def summarize(ious: Sequence[float | None], base_count: int) -> StepMeans:
     """The figures the field reports, of the IoUs of background, `base_count` base classes, and later ones."""
     old, new = mean(ious[: 1 + base_count]), mean(ious[1 + base_count :])
     harmonic = None if old is None or new is None else 2 * old * new / (old + new) if old + new else 0.0
-    return Summary(old, new, mean(ious), harmonic)
+    return StepMeans(old, new, mean(ious), harmonic)
 
 
 def mean(values: Iterable[float | None]) -> float | None:

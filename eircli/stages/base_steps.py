@@ -42,7 +42,7 @@ def shared_checkpoint(run: Run) -> Path:
 
 
 @contextmanager
-def claimed(run: Run, say: Say) -> Iterator[None]:
+def base_step_lock(run: Run, say: Say) -> Iterator[None]:
     """Hold the lock of the run's base step: other runs that need the same one wait until it is trained."""
     with ExitStack() as held:
         broadcast_from_main(lambda: held.enter_context(_lock(run, say)))
@@ -65,12 +65,12 @@ def _lock(run: Run, say: Say) -> Iterator[None]:
         lock.release()
 
 
-def take(run: Run, say: Say) -> bool:
+def reuse_base_step(run: Run, say: Say) -> bool:
     """Link the shared checkpoint, if there is one, into the run; whether there was."""
-    return write_on_main(run, lambda: _take(run, say))
+    return write_on_main(run, lambda: _reuse(run, say))
 
 
-def _take(run: Run, say: Say) -> bool:
+def _reuse(run: Run, say: Say) -> bool:
     path = shared_checkpoint(run)
     if not path.exists():
         return False
@@ -87,12 +87,12 @@ def _take(run: Run, say: Say) -> bool:
     return True
 
 
-def share(run: Run) -> None:
+def publish_base_step(run: Run) -> None:
     """Link the run's trained base step into the shared folder."""
-    broadcast_from_main(lambda: _share(run))
+    broadcast_from_main(lambda: _publish(run))
 
 
-def _share(run: Run) -> None:
+def _publish(run: Run) -> None:
     own, path = run.directory.verify(0, "checkpoint"), shared_checkpoint(run)
     path.with_suffix(".sha256").unlink(missing_ok=True)
     _link(own, path)

@@ -19,7 +19,7 @@ from eircli.data.resize import resize_image
 from eircli.data.step_view import StepView
 from eircli.data.transforms import paper_crop, to_tensors
 from eircli.engine.distributed import broadcast_from_main, shard
-from eircli.engine.evaluate import evaluate as run_over
+from eircli.engine.evaluate import evaluate as confusion_of
 from eircli.engine.metrics import Confusion, iou, taken_by_background
 from eircli.run.main_process import is_done, write_on_main
 from eircli.run.predictor import Predictor
@@ -77,7 +77,7 @@ def evaluate(run: Run, step: int, say: Say, full_size: bool = False, again: bool
     )
     channels = 1 + len(run.schedule.seen(step))
     title = f"{run.manifest.name} step {step}: evaluating"
-    confusion = run_over(predictor, loader, len(own), channels, compute, title)
+    confusion = confusion_of(predictor, loader, len(own), channels, compute, title)
     return write_on_main(run, lambda: _write(run, step, confusion, len(view), full_size))
 
 

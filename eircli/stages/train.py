@@ -22,7 +22,7 @@ from eircli.run.main_process import is_done
 from eircli.run.models import checkpoint_recipe, save_model, start_of
 from eircli.run.run import Run
 from eircli.run.step import calibration_pass, make_context, make_loader, make_plan, training_set
-from eircli.stages.base_steps import claimed, share, take
+from eircli.stages.base_steps import base_step_lock, publish_base_step, reuse_base_step
 from eircli.stages.build_memory import build_memory
 
 
@@ -51,10 +51,10 @@ def train(run: Run, step: int, say: Say, again: bool = False) -> None:
     if step > 0 or not run.manifest.runtime.share_base_step:
         _train(run, step, compute, say)
         return
-    with claimed(run, say):
-        if again or not take(run, say):
+    with base_step_lock(run, say):
+        if again or not reuse_base_step(run, say):
             _train(run, step, compute, say)
-            share(run)
+            publish_base_step(run)
 
 
 def check_sharing(run: Run, step: int) -> None:

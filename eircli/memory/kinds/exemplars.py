@@ -13,7 +13,7 @@ import numpy as np
 from eircli.common.errors import UserError
 from eircli.common.types import Exemplar, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
-from eircli.memory.bank import Bank, Record, encode, write_bank
+from eircli.memory.bank import Bank, EncodedExemplar, encode, write_bank
 from eircli.memory.harvest import Candidate
 from eircli.memory.kinds.base import Facts, Material, MemoryKind, Writer
 from eircli.memory.select import RULES, Pool, share_out
@@ -29,7 +29,7 @@ class ExemplarKind(MemoryKind):
         """The candidates of `channels` in the label map uint8 [H, W] of the image at a position."""
 
     @abstractmethod
-    def take(self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int) -> Exemplar:
+    def make_exemplar(self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int) -> Exemplar:
         """The exemplar that a candidate stands for.
 
         Args:
@@ -37,11 +37,11 @@ class ExemplarKind(MemoryKind):
             source: the image's id.
         """
 
-    def identity(self, class_id: int, position: int, source: str) -> Hashable:
+    def dedup_key(self, class_id: int, position: int, source: str) -> Hashable:
         """Identity of a candidate: of several with the same identity only one is kept. By default all differ."""
         return class_id, position
 
-    def turns(self, ranked: dict[int, Sequence[int]]) -> dict[int, Sequence[int]]:
+    def class_order(self, ranked: dict[int, Sequence[int]]) -> dict[int, Sequence[int]]:
         """The ranked candidates, ordered by class as the classes take turns under the budget."""
         return ranked
 
@@ -56,7 +56,7 @@ class ExemplarKind(MemoryKind):
 
         return write
 
-    def choose(self, material: Material) -> Iterator[Record]:
+    def choose(self, material: Material) -> Iterator[EncodedExemplar]:
         """The exemplars under the budget, class by class.
 
         Raises:
@@ -65,7 +65,7 @@ class ExemplarKind(MemoryKind):
         supply, limit = Supply(self, material), material.settings.limit
         # Sizes and identities are cached, records are not: the bank is written one record at a time, in little memory.
         cost = cache(lambda class_id, position: supply.record(class_id, position).size if limit.unit == "bytes" else 1)
-        kept = share_out(self.turns(supply.ranked()), limit.amount, cost, cache(supply.identity))
+        kept = share_out(self.class_order(supply.ranked()), limit.amount, cost, cache(supply.dedup_key))
         if not any(kept.values()):
             raise UserError(
                 f"step {material.step + 1}: nothing could be kept; try --set memory.selection=component, or a larger memory.budget ({limit})"
@@ -110,17 +110,17 @@ class Supply:
         features = np.stack([score.feature for score in scores]).astype(float)
         return Pool(area, np.array([score.confidence for score in scores]), features)
 
-    def record(self, class_id: int, position: int) -> Record:
+    def record(self, class_id: int, position: int) -> EncodedExemplar:
         """One exemplar, encoded."""
         if class_id in self.material.old:
             assert self.before is not None
             return self.before.record(position)
         images, candidate, settings = self.material.images, self.found[position], self.material.settings
-        exemplar = self.kind.take(images, candidate, self.ids, images.ids[candidate.image], self.material.step)
+        exemplar = self.kind.make_exemplar(images, candidate, self.ids, images.ids[candidate.image], self.material.step)
         return encode(exemplar, settings.encoding, settings.jpeg_quality)
 
-    def identity(self, class_id: int, position: int) -> Hashable:
+    def dedup_key(self, class_id: int, position: int) -> Hashable:
         """Its identity (`ExemplarKind.identity`)."""
         if class_id in self.material.old:
-            return self.kind.identity(class_id, position, self.record(class_id, position).source)
-        return self.kind.identity(class_id, position, self.material.images.ids[self.found[position].image])
+            return self.kind.dedup_key(class_id, position, self.record(class_id, position).source)
+        return self.kind.dedup_key(class_id, position, self.material.images.ids[self.found[position].image])

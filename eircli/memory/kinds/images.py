@@ -21,13 +21,13 @@ class ImageMemory(ExemplarKind):
     def find(self, label: UInt8Array, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
         return image_candidates(label, channels, image)
 
-    def take(self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int) -> Exemplar:
+    def make_exemplar(self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int) -> Exemplar:
         return store_image(images, candidate, ids, int(ids[candidate.channel]), source, step)
 
-    def identity(self, class_id: int, position: int, source: str) -> Hashable:
+    def dedup_key(self, class_id: int, position: int, source: str) -> Hashable:
         return source
 
-    def turns(self, ranked: dict[int, Sequence[int]]) -> dict[int, Sequence[int]]:
+    def class_order(self, ranked: dict[int, Sequence[int]]) -> dict[int, Sequence[int]]:
         """The rarest class first: common ones share its images."""
         return dict(sorted(ranked.items(), key=lambda pair: len(pair[1])))
 

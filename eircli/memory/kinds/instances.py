@@ -24,7 +24,7 @@ class InstanceMemory(ExemplarKind):
     def find(self, label: UInt8Array, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
         return candidates(label, channels, image, settings.selection, settings.min_area)
 
-    def take(self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int) -> Exemplar:
+    def make_exemplar(self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int) -> Exemplar:
         return cut_out(images, candidate, int(ids[candidate.channel]), source, step)
 
     def samples(self, path: Path, table: UInt8Array) -> SampleSource:

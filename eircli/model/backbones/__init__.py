@@ -72,7 +72,7 @@ def _weights(config: Model) -> dict[str, Tensor]:
 
 
 def _load(backbone: Backbone, state: dict[str, Tensor], config: Model) -> None:
-    state = {f"{backbone.prefix}{key}": value for key, value in state.items() if not key.startswith(backbone.foreign)}
+    state = {f"{backbone.prefix}{key}": value for key, value in state.items() if not key.startswith(backbone.ignored_prefixes)}
     try:
         backbone.load_state_dict(state)
     except RuntimeError as error:

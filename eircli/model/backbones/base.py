@@ -20,7 +20,7 @@ class Backbone(nn.Module, ABC):
 
     prefix: ClassVar[str] = ""
     """What stands before a parameter's name here that it has not in files of the network's own weights."""
-    foreign: ClassVar[tuple[str, ...]] = ()
+    ignored_prefixes: ClassVar[tuple[str, ...]] = ()
     """How names begin, in such files, of parts that are not taken, such as the classifier."""
 
     @abstractmethod

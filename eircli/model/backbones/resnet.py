@@ -21,7 +21,7 @@ def build(name: str) -> Backbone:
 class ResNetFeatures(Backbone):
     """A ResNet without pooling and classifier; its last stage has C channels at H/16 × W/16."""
 
-    prefix, foreign = "layers.", ("fc.", *OTHER_PARTS)
+    prefix, ignored_prefixes = "layers.", ("fc.", *OTHER_PARTS)
 
     def __init__(self, resnet: nn.Module) -> None:
         super().__init__()

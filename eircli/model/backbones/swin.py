@@ -22,7 +22,7 @@ def build(name: str) -> Backbone:
 class SwinFeatures(Backbone):
     """A Swin transformer without pooling and classifier; its last stage, at stride 32, is upsampled to H/16 × W/16."""
 
-    foreign = ("head.", *OTHER_PARTS)
+    ignored_prefixes = ("head.", *OTHER_PARTS)
 
     def __init__(self, swin: nn.Module) -> None:
         super().__init__()
