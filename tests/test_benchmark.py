@@ -15,13 +15,18 @@ from eircli.benchmark.estimate import Speeds, estimate
 from eircli.benchmark.measure import Case, cost, peak_memory
 from eircli.benchmark.parts import PASTES, composition_case, loss_case
 from eircli.benchmark.plain import plain_fuse
+from eircli.benchmark.steps import training_setup
 from eircli.benchmark.synthetic_inputs import synthetic_instances, synthetic_labels
 from eircli.cli.app import app
 from eircli.common.types import IGNORE
+from eircli.config.manifest import Runtime
+from eircli.engine.device import choose_compute
 from eircli.memory import fusion, replay
+from eircli.methods.measured import Role
 from eircli.run.run import open_run
 
 CPU = torch.device("cpu")
+ROLES: tuple[Role, Role] = ("incremental", "plain")
 TINY = Path(__file__).parent / "tiny.yaml"
 
 
@@ -68,6 +73,17 @@ def test_a_case_computes_the_same_either_way() -> None:
         assert case.plain is not None
         case.work()
         case.plain()
+
+
+@pytest.mark.parametrize("changes", [{}, {"distill": {"weight": 0}}, {"positive_weight": 2.0}])
+def test_the_reference_of_eir_has_its_losses(changes: dict[str, object]) -> None:
+    manifest = open_run(TINY, [f"method.{key}={value}" for key, value in changes.items()]).manifest
+    compute = choose_compute(Runtime(device="cpu"))
+    fast, plain = (training_setup(manifest, (3, 1), 2, compute, role) for role in ROLES)
+    found, expected = (one.method.losses(one.model, one.method.prepare(one.batch)) for one in (fast, plain))
+    assert found.keys() == expected.keys() == ({"bce"} if "distill" in changes else {"bce", "rskd"})
+    for name in found:
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-6)
 
 
 def test_hours_are_of_all_images_of_all_steps(tmp_path: Path) -> None:

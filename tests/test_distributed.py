@@ -17,9 +17,9 @@ import torch
 from torch.distributed import HashStore  # type: ignore[attr-defined]
 
 from eircli.cli.app import main
+from eircli.common import distributed
 from eircli.common.errors import UserError
 from eircli.config.recipe import resolve
-from eircli.engine import distributed
 from eircli.engine.parallel import communication
 from eircli.run.models import load_model
 from eircli.run.run import Run, open_run

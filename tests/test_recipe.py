@@ -129,6 +129,8 @@ def test_epochs_take_the_place_of_iterations_and_the_other_way_round() -> None:
         ("methd.name=eir", r"unknown key methd; did you mean method\?"),
         ("threshold=0.5", r"unknown key threshold; did you mean method\.threshold\?"),
         ("method.distill.wieght=1", r"unknown key method\.distill\.wieght; did you mean method\.distill\.weight\?"),
+        ("memory.size=3", r"unknown key memory\.size; memory has: budget, selection, "),
+        ("method={name: dkd, threshold: 0.5}", r"unknown key method\.threshold; method dkd has: .*memory, distill_weight"),
         ("train.iteration=5", r"unknown key train\.iteration; did you mean train\.iterations\?"),
         (
             "model.backbone=resnet10",
@@ -154,6 +156,13 @@ def test_what_is_wrong_is_said_in_one_line(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         resolve({"seed": 0, **VOC}, [override], "r.yaml")
     assert "\n" not in str(error.value)
+
+
+def test_a_wrong_override_is_not_blamed_on_the_recipe() -> None:
+    with pytest.raises(UserError, match=r"^--set method\.treshold=0\.5: unknown key method\.treshold"):
+        resolve(VOC, ["memory.budget=5", "method.treshold=0.5"], "r.yaml")
+    with pytest.raises(UserError, match=r"^r\.yaml: unknown key method\.treshold"):
+        resolve({**VOC, "method": {"name": "eir", "treshold": 1}}, ["memory.budget=5"], "r.yaml")
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ def _among_processes() -> Iterator[None]:
     if here.processes == 1:
         yield
         return
-    from eircli.engine.distributed import process_group
+    from eircli.common.distributed import process_group
 
     with process_group(here):
         if here.rank == 0:

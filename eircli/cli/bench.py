@@ -45,12 +45,15 @@ def command(
     from eircli.benchmark.settings import settings_for
     from eircli.benchmark.suite import made_up_run, measure_all
     from eircli.benchmark.tables import bench_table, growth_table
+    from eircli.config.methods import DEFAULT_METHOD
     from eircli.reports.tables import stdout
 
     changes = [*(overrides or []), *on_device(device)]
     opened = made_up_run(changes) if recipe is None else nullcontext(open_one(recipe, changes, None, look_only=True).checked())
     with opened as run:
         settings = settings_for(run, batch, threads, seconds, against_plain, say)
+        if (name := run.manifest.method.name) != DEFAULT_METHOD:
+            say(f"incremental steps are measured with {DEFAULT_METHOD} and its defaults; the recipe's method is {name}")
         if growth:
             grown = measure_growth(settings)
             if plot is not None:

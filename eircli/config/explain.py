@@ -10,6 +10,11 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 
+def key_path(error: ErrorDetails, root: type[BaseModel]) -> str:
+    """The dotted key that a validation error of a `root` is about."""
+    return ".".join(_walk(error["loc"], root)[1])
+
+
 def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
     """One line for a validation error of a tree that should be a `root`: the dotted key, what is wrong, what to do."""
     section, keys = _walk(error["loc"], root)
@@ -67,9 +72,11 @@ def _suggestion(keys: Sequence[str], section: type[BaseModel], root: type[BaseMo
     siblings = list(section.model_fields)
     if near := difflib.get_close_matches(keys[-1], siblings, 1, cutoff=0.6):
         return f"did you mean {prefix + '.' if prefix else ''}{near[0]}?"
-    if elsewhere := [path for path in _all_paths(root) if path.rsplit(".", 1)[-1] == keys[-1]]:
+    if not prefix and (elsewhere := [path for path in _all_paths(root) if path.rsplit(".", 1)[-1] == keys[-1]]):
         return f"did you mean {elsewhere[0]}?"
-    return f"{prefix or 'a recipe'} has: {', '.join(siblings)}"
+    tags = [get_args(section.model_fields[tag].annotation) for tag in ("kind", "name") if tag in section.model_fields]
+    named = next((f" {values[0]}" for values in tags if values), "")
+    return f"{prefix or 'a recipe'}{named} has: {', '.join(siblings)}"
 
 
 def _all_paths(section: type[BaseModel], prefix: str = "") -> list[str]:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from eircli.common.errors import UserError
 from eircli.config.datasets import DatasetSettings, dataset_settings
-from eircli.config.explain import explain
+from eircli.config.explain import explain, key_path
 from eircli.config.manifest import Manifest, StepTraining
 from eircli.config.methods import MethodSettings, method_settings
 from eircli.config.tree import Tree, deep_copy, load_yaml, merge
@@ -45,7 +45,9 @@ def resolve(recipe: Mapping[str, object], overrides: Sequence[str] = (), source:
     try:
         return Manifest.model_validate(tree)
     except ValidationError as error:
-        raise UserError(f"{source}: {explain(error.errors()[0], Manifest)}") from None
+        first = error.errors()[0]
+        given = next((f"--set {o}" for o in overrides if o.partition("=")[0].strip() == key_path(first, Manifest)), source)
+        raise UserError(f"{given}: {explain(first, Manifest)}") from None
 
 
 def _implied(dataset: type[DatasetSettings] | None, method: type[MethodSettings] | None, name: object) -> Tree:

@@ -8,10 +8,10 @@ from typing import NamedTuple
 import torch
 from torch.amp.grad_scaler import GradScaler
 
+from eircli.common.distributed import world_size
 from eircli.common.errors import UserError
 from eircli.common.torchrun_env import launched
 from eircli.config.manifest import Runtime
-from eircli.engine.distributed import world_size
 
 
 class Compute(NamedTuple):

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from eircli.common.distributed import all_reduce_sum
 from eircli.common.progress import progress
 from eircli.engine.device import Compute
-from eircli.engine.distributed import all_reduce_sum
 from eircli.engine.metrics import Confusion, confusion_matrix
 
 

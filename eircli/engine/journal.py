@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from eircli.common.distributed import is_main_process
 from eircli.common.io import write_text
-from eircli.engine.distributed import is_main_process
 
 
 class Journal:

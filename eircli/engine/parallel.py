@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.parallel import DistributedDataParallel
 
+from eircli.common.distributed import all_reduce_sum, world_size
 from eircli.common.types import Batch
-from eircli.engine.distributed import all_reduce_sum, world_size
 
 ModelT = TypeVar("ModelT", bound=nn.Module)
 Losses = dict[str, Tensor]

@@ -13,6 +13,7 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import SGD
 from torch.optim.lr_scheduler import LambdaLR
 
+from eircli.common.distributed import all_reduce_sum, any_process, broadcast_from_main, is_main_process, rank, world_size
 from eircli.common.errors import RunFailed
 from eircli.common.progress import progress
 from eircli.common.seeds import derive_seed
@@ -20,7 +21,6 @@ from eircli.common.types import Batch
 from eircli.engine.checkpoint import State
 from eircli.engine.data_timer import DataTimer
 from eircli.engine.device import Compute
-from eircli.engine.distributed import all_reduce_sum, any_process, broadcast_from_main, is_main_process, rank, world_size
 from eircli.engine.interrupt import deferred_interrupt
 from eircli.engine.journal import Journal
 from eircli.engine.parallel import Losses, ModelT, Objective, build_learner, no_sync_if

@@ -1,9 +1,10 @@
-"""The methods that a benchmark measures: EIR, the same the plain way, and fine-tuning to compare with."""
+"""The methods that a benchmark measures: EIR, its reference implementation, and fine-tuning to compare with."""
 
 from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from eircli.common.types import Batch, SoftLabels
@@ -19,7 +20,7 @@ Role = Literal["incremental", "plain", "fine-tuning"]
 
 
 def measured_method(role: Role, method: settings.MethodSettings, slot: int, context: Context) -> Method:
-    """The method of a role, with a recipe's own settings where the recipe is of it.
+    """The method of a role, with the recipe's settings if the recipe's method is EIR, else with EIR's defaults.
 
     Args:
         slot: side of the slots where the recipe has none, pixels.
@@ -31,19 +32,31 @@ def measured_method(role: Role, method: settings.MethodSettings, slot: int, cont
 
 
 class PlainEir(Eir):
-    """EIR with losses of logits upsampled whole."""
+    """EIR whose losses are computed from logits upsampled whole."""
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         assert batch.targets is not None
-        assert batch.teacher_logits is not None
-        assert batch.region is not None
-        bce, rskd = plain_losses(model(batch.images), batch.targets, batch.teacher_logits, batch.region)
-        return {"bce": bce, "rskd": self.distill.weight * rskd}
+        low, teacher = model(batch.images), batch.teacher_logits
+        bce, distillation = plain_losses(low, batch.targets, teacher, batch.region, self.positive_weight)
+        return {"bce": bce} if teacher is None else {"bce": bce, "rskd": self.distill.weight * distillation}
 
 
-def plain_losses(student: Tensor, targets: SoftLabels, teacher: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-    """`tiled_losses` of logits [N, K, h, w] and [N, 1 + old, h, w] upsampled whole to the size of `region`, bool [N, H, W]."""
+def plain_losses(
+    student: Tensor,
+    targets: SoftLabels,
+    teacher: Tensor | None,
+    region: Tensor | None,
+    positive_weight: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """`tiled_losses` of logits [N, K, h, w] and [N, 1 + old, h, w] upsampled whole; region bool [N, H, W].
+
+    Returns:
+        Cross-entropy and distillation, [] each; without a teacher the latter is 0.
+    """
     size = targets.valid.shape[1:]
     logits = upsample(student, size)
-    bce = PixelMean(targets.valid)(summed_bce(logits, targets))
+    bce = PixelMean(targets.valid)(summed_bce(logits, targets, positive_weight))
+    if teacher is None:
+        return bce, torch.zeros(())
+    assert region is not None
     return bce, rskd(logits, upsample(teacher, size), region).mean()

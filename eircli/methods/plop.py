@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
+from eircli.common.distributed import all_reduce_sum
 from eircli.common.types import BACKGROUND, IGNORE, Batch
 from eircli.config import methods as method_settings
-from eircli.engine.distributed import all_reduce_sum
 from eircli.methods.base import CalibrationPass, Context, Method
 from eircli.methods.losses import cross_entropy
 from eircli.model.deeplab import DeepLab, upsample

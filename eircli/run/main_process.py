@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from eircli.engine.distributed import broadcast_from_main, world_size
+from eircli.common.distributed import broadcast_from_main, world_size
 from eircli.run.record import Artifact
 
 if TYPE_CHECKING:

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from eircli.common.distributed import broadcast_from_main
 from eircli.common.io import sha256, write_text
 from eircli.common.progress import Say
 from eircli.engine.device import choose_compute
-from eircli.engine.distributed import broadcast_from_main
 from eircli.run.main_process import write_on_main
 from eircli.run.run import Run
 

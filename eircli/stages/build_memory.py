@@ -2,24 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, cast
 
 import numpy as np
-import torch
-from torch.utils.data import DataLoader, Subset
 
 from eircli.common.errors import UserError
-from eircli.common.progress import Say, track
+from eircli.common.progress import Say
 from eircli.common.seeds import derive_seed
 from eircli.config.fingerprint import fingerprint
-from eircli.config.manifest import Memory
-from eircli.data.step_view import StepView
-from eircli.engine.distributed import gather_shards, shard, world_size
-from eircli.memory.harvest import Candidate
 from eircli.memory.kinds import Material, memory_kind
-from eircli.memory.kinds.base import Find
 from eircli.run.main_process import is_done, write_on_main
 from eircli.run.run import Run
 from eircli.stages.score_candidates import feature_batches, score_candidates
@@ -71,34 +62,7 @@ def material_of(run: Run, step: int) -> Material:
         settings=manifest.memory,
         options=manifest.method.memory_options,
         generator=np.random.default_rng(derive_seed(manifest.seed, "memory", step + 1)),
-        scan=partial(_scan, run, step, view, list(new)),
+        workers=run.workers,
         score=partial(score_candidates, run, step, view),
         features=partial(feature_batches, run, step, view),
-        spread=_spread,
     )
-
-
-class _Scan:
-    """Finds the candidates of one image; mapped over a view by worker processes."""
-
-    def __init__(self, view: StepView, channels: list[int], settings: Memory, find: Find) -> None:
-        self.view, self.channels, self.settings, self.find = view, channels, settings, find
-
-    def __len__(self) -> int:
-        return len(self.view)
-
-    def __getitem__(self, image: int) -> list[Candidate]:
-        return self.find(self.view.load_label(image), self.channels, image, self.settings)
-
-
-def _scan(run: Run, step: int, view: StepView, channels: list[int], find: Find) -> list[Candidate]:
-    scan = Subset(cast(Any, _Scan(view, channels, run.manifest.memory, find)), shard(len(view)))
-    rows_per_image: DataLoader[Any] = DataLoader(scan, batch_size=None, num_workers=run.workers, generator=torch.Generator())
-    rows = list(track(rows_per_image, f"harvesting step {step}", len(scan), "images"))
-    return [candidate for row in gather_shards(rows) for candidate in row]
-
-
-def _spread(work: Callable[[Any], Any], items: Sequence[Any]) -> Iterator[Any]:
-    if world_size() == 1:
-        return (work(item) for item in items)  # one at a time, as they are asked for
-    return iter(gather_shards([work(items[number]) for number in shard(len(items))]))

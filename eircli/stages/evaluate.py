@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
 
+from eircli.common.distributed import broadcast_from_main, shard
 from eircli.common.io import atomic_write, write_text
 from eircli.common.progress import Say
 from eircli.common.records import to_json
@@ -18,7 +19,6 @@ from eircli.common.types import BACKGROUND, Sample
 from eircli.data.resize import resize_image
 from eircli.data.step_view import StepView
 from eircli.data.transforms import paper_crop, to_tensors
-from eircli.engine.distributed import broadcast_from_main, shard
 from eircli.engine.evaluate import evaluate as confusion_of
 from eircli.engine.metrics import Confusion, iou, taken_by_background
 from eircli.run.main_process import is_done, write_on_main

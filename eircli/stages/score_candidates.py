@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
+from eircli.common.distributed import gather_shards, shard
 from eircli.common.progress import track
 from eircli.common.types import BACKGROUND
 from eircli.data.step_view import StepView
 from eircli.data.transforms import paper_crop, to_tensors
 from eircli.engine.device import choose_compute
-from eircli.engine.distributed import gather_shards, shard
 from eircli.memory.harvest import Candidate, candidate_mask
 from eircli.memory.prototypes import on_grid
 from eircli.memory.select import Score

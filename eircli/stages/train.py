@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from eircli.common.distributed import broadcast_from_main, world_size
 from eircli.common.errors import UserError
 from eircli.common.progress import Say
 from eircli.common.types import Batch
 from eircli.config.manifest import StepTraining
 from eircli.engine.checkpoint import load_state, save_state
 from eircli.engine.device import Compute, choose_compute
-from eircli.engine.distributed import broadcast_from_main, world_size
 from eircli.engine.journal import Journal
 from eircli.engine.optim import build_optimizer, build_scheduler
 from eircli.engine.parallel import communication

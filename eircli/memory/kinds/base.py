@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -23,24 +23,25 @@ Writer = Callable[[Path, Facts], Facts]
 """Writes a memory to a file, given facts that identify it (step, recipe). Returns the facts for the run's record: at least its
 `kind`, the number of `exemplars`, and their `bytes`. Called in the main process alone."""
 
-Find = Callable[[UInt8Array, Sequence[int], int, Memory], list[Candidate]]
-"""The candidates in a label map [H, W]: of these channels, of the image at this position, by these settings."""
-
 
 class LabelledImages(SampleSource, Protocol):
     """A step's training images, labels holding channels."""
 
     @property
-    def ids(self) -> list[str]: ...
+    def ids(self) -> list[str]:
+        """The names of the images."""
+        ...
 
-    def load_label(self, index: int) -> UInt8Array: ...
+    def load_label(self, index: int) -> UInt8Array:
+        """A label alone, uint8 [H, W]."""
+        ...
 
 
 @dataclass(frozen=True)
 class Material:
     """The input from which the memory for the step after `step` is built.
 
-    Passes over all images or through the model are callables, so that a kind only pays for those it uses.
+    Passes through the step's model are callables, so that only the kinds and rules that use it need it trained.
     """
 
     step: int
@@ -56,15 +57,14 @@ class Material:
     options: Mapping[str, float]
     """What the method's settings add (`MethodSettings.memory_options`)."""
     generator: np.random.Generator
-    scan: Callable[[Find], list[Candidate]]
-    """Looks for candidates of the new classes in all images; ordered by image."""
+    """Of the rules that draw."""
+    workers: int
+    """Worker processes that read labels."""
     score: Callable[[Sequence[Candidate]], list[Score]]
     """Scores candidates, ordered by image, by the step's model."""
     features: Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]]
     """Batches of the step's model over all images: features float [N, C, h, w], labels uint8 [N, h, w] on their grid, and where
     background is both labelled and predicted, bool [N, h, w]."""
-    spread: Callable[[Callable[[Any], Any], Sequence[Any]], Iterator[Any]]
-    """Maps a function over items, in order; several processes share the items."""
 
 
 class MemoryKind(ABC):

@@ -6,11 +6,15 @@ from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
+import torch
+from torch.utils.data import DataLoader, Subset
 
+from eircli.common.distributed import gather_shards, shard, world_size
 from eircli.common.errors import UserError
+from eircli.common.progress import track
 from eircli.common.types import Exemplar, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank, EncodedExemplar, encode, write_bank
@@ -46,7 +50,8 @@ class ExemplarKind(MemoryKind):
         return ranked
 
     def prepare(self, material: Material) -> Writer:
-        settings, records = material.settings, self.choose(material)
+        settings = material.settings
+        records = self.choose(material)
         own = {"kind": self.name, "rule": settings.rule, "budget": str(settings.budget), "selection": settings.selection}
 
         def write(path: Path, facts: Facts) -> Facts:
@@ -57,33 +62,56 @@ class ExemplarKind(MemoryKind):
         return write
 
     def choose(self, material: Material) -> Iterator[EncodedExemplar]:
-        """The exemplars under the budget, class by class.
+        """Find candidates, rank them, share out the budget, encode what is kept; class by class.
 
         Raises:
-            UserError: there is none.
+            UserError: nothing can be kept.
         """
-        supply, limit = Supply(self, material), material.settings.limit
-        # Sizes and identities are cached, records are not: the bank is written one record at a time, in little memory.
-        cost = cache(lambda class_id, position: supply.record(class_id, position).size if limit.unit == "bytes" else 1)
+        supply, limit = Supply(self, material, find_candidates(self, material)), material.settings.limit
+        # Sizes and identities are cached, encoded exemplars are not: in one process the bank is written in little memory.
+        cost = cache(lambda class_id, position: supply.encoded(class_id, position).size if limit.unit == "bytes" else 1)
         kept = share_out(self.class_order(supply.ranked()), limit.amount, cost, cache(supply.dedup_key))
         if not any(kept.values()):
             raise UserError(
                 f"step {material.step + 1}: nothing could be kept; try --set memory.selection=component, or a larger memory.budget ({limit})"
             )
         chosen = [(class_id, position) for class_id, positions in kept.items() for position in positions]
-        return material.spread(lambda one: supply.record(*one), chosen)
+        if world_size() == 1:
+            return (supply.encoded(*one) for one in chosen)  # one at a time, as they are written
+        return iter(gather_shards([supply.encoded(*chosen[number]) for number in shard(len(chosen))]))
 
     def per_class(self, path: Path, class_ids: Sequence[int]) -> dict[int, int]:
         return Bank(path).per_class()
 
 
+class _Labels:
+    """The candidates of one image; mapped over all images by worker processes."""
+
+    def __init__(self, kind: ExemplarKind, material: Material) -> None:
+        self.find, self.images, self.channels = kind.find, material.images, list(material.new)
+        self.settings = material.settings
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, image: int) -> list[Candidate]:
+        return self.find(self.images.load_label(image), self.channels, image, self.settings)
+
+
+def find_candidates(kind: ExemplarKind, material: Material) -> list[Candidate]:
+    """The candidates of the new classes in all images, ordered by image; processes share the images."""
+    labels = Subset(cast(Any, _Labels(kind, material)), shard(len(material.images)))
+    loader: DataLoader[Any] = DataLoader(labels, batch_size=None, num_workers=material.workers, generator=torch.Generator())
+    per_image = list(track(loader, f"harvesting step {material.step}", len(labels), "images"))
+    return [candidate for of_image in gather_shards(per_image) for candidate in of_image]
+
+
 class Supply:
     """All that may be kept: candidates in the step's images for its new classes, exemplars of the previous bank for the old ones."""
 
-    def __init__(self, kind: ExemplarKind, material: Material) -> None:
-        self.kind, self.material = kind, material
+    def __init__(self, kind: ExemplarKind, material: Material, found: Sequence[Candidate]) -> None:
+        self.kind, self.material, self.found = kind, material, found
         self.before = None if material.before is None else Bank(material.before)
-        self.found = material.scan(kind.find)
         self.ids = np.arange(256, dtype=np.uint8)
         self.ids[list(material.new)] = list(material.new.values())
 
@@ -110,7 +138,7 @@ class Supply:
         features = np.stack([score.feature for score in scores]).astype(float)
         return Pool(area, np.array([score.confidence for score in scores]), features)
 
-    def record(self, class_id: int, position: int) -> EncodedExemplar:
+    def encoded(self, class_id: int, position: int) -> EncodedExemplar:
         """One exemplar, encoded."""
         if class_id in self.material.old:
             assert self.before is not None
@@ -122,5 +150,5 @@ class Supply:
     def dedup_key(self, class_id: int, position: int) -> Hashable:
         """Its identity (`ExemplarKind.identity`)."""
         if class_id in self.material.old:
-            return self.kind.dedup_key(class_id, position, self.record(class_id, position).source)
+            return self.kind.dedup_key(class_id, position, self.encoded(class_id, position).source)
         return self.kind.dedup_key(class_id, position, self.material.images.ids[self.found[position].image])
