@@ -306,6 +306,20 @@ def test_a_budget_in_bytes(folder: Path, method: str) -> None:
         assert facts.budget == "9kB"
 
 
+@pytest.mark.parametrize(
+    ("changes", "remedy"),
+    [
+        (["memory.budget=9B"], r"try --set memory\.selection=component, or a larger memory\.budget \(9 bytes\)"),
+        (["memory.budget=9B", "memory.selection=component"], r"try a larger memory\.budget \(9 bytes\)"),
+        (["memory.budget=9B", "method={name: image-replay}"], r"try a larger memory\.budget \(9 bytes\)"),
+    ],
+)
+def test_a_memory_that_can_hold_nothing_says_what_to_do(tmp_path: Path, changes: list[str], remedy: str) -> None:
+    run = run_in(tmp_path, "x", *changes)
+    with run.locked(), pytest.raises(UserError, match=f"step 1: nothing could be kept; {remedy}$"):
+        build_memory(run, 1, quiet)
+
+
 def test_star_keeps_prototypes_of_all_old_classes(folder: Path) -> None:
     run = finished(folder, "star")
     one, two = (read_prototypes(run.directory.bank(step)) for step in (1, 2))

@@ -45,6 +45,10 @@ class ExemplarKind(MemoryKind):
         """Identity of a candidate: of several with the same identity only one is kept. By default all differ."""
         return class_id, position
 
+    def remedy(self, settings: Memory) -> str:
+        """What a user can change if nothing can be kept."""
+        return f"a larger memory.budget ({settings.limit})"
+
     def class_order(self, ranked: dict[int, Sequence[int]]) -> dict[int, Sequence[int]]:
         """The ranked candidates, ordered by class as the classes take turns under the budget."""
         return ranked
@@ -72,9 +76,7 @@ class ExemplarKind(MemoryKind):
         cost = cache(lambda class_id, position: supply.encoded(class_id, position).size if limit.unit == "bytes" else 1)
         kept = share_out(self.class_order(supply.ranked()), limit.amount, cost, cache(supply.dedup_key))
         if not any(kept.values()):
-            raise UserError(
-                f"step {material.step + 1}: nothing could be kept; try --set memory.selection=component, or a larger memory.budget ({limit})"
-            )
+            raise UserError(f"step {material.step + 1}: nothing could be kept; try {self.remedy(material.settings)}")
         chosen = [(class_id, position) for class_id, positions in kept.items() for position in positions]
         if world_size() == 1:
             return (supply.encoded(*one) for one in chosen)  # one at a time, as they are written

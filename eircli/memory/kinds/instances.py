@@ -27,6 +27,10 @@ class InstanceMemory(ExemplarKind):
     def make_exemplar(self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int) -> Exemplar:
         return cut_out(images, candidate, int(ids[candidate.channel]), source, step)
 
+    def remedy(self, settings: Memory) -> str:
+        larger = super().remedy(settings)
+        return f"--set memory.selection=component, or {larger}" if settings.selection == "single-component" else larger
+
     def samples(self, path: Path, table: UInt8Array) -> SampleSource:
         return StandaloneInstances(Bank(path), table)
 
