@@ -14,11 +14,11 @@ class Speeds(NamedTuple):
     base: float
     """Of training in the base step."""
     incremental: float
-    """Of training in a later step."""
+    """Of training in a later step, by EIR."""
     evaluate: float
     """Of the network's pass and the prediction."""
     load: float
-    """Of the data loader: where it is slower than the rest, the rest waits."""
+    """Of the data loader: if slower than compute, it bounds throughput."""
 
 
 def estimate(run: Run, speeds: Speeds, precision: str) -> Estimate:

@@ -1,4 +1,4 @@
-"""Measuring the time and memory of a function, and of its plain counterpart in turns."""
+"""Measuring the time and memory of a function, and of its reference implementation in turns."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import torch
 Work = Callable[[], object]
 
 MIN_REPEATS, MAX_REPEATS = 3, 200
-"""Repeats of a measurement."""
+"""Minimum and maximum repeats."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Case:
     name: str
     work: Work
     plain: Work | None = None
-    """The same computed the plain way."""
+    """The same by the reference implementation."""
     per: int = 1
     """Items, such as images, that one call processes; times are per item."""
     memory: bool = False
@@ -35,7 +35,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a case costs; the plain way's figures are None where it was not measured."""
+    """What a case costs; the reference implementation's figures are None where it was not measured."""
 
     name: str
     milliseconds: float
@@ -44,7 +44,7 @@ class Cost:
     ratio: float | None
     """Plain over fast: the median of the ratios of neighbouring repeats."""
     mebibytes: float | None
-    """The peak over what was held before."""
+    """The peak above the baseline."""
     plain_mebibytes: float | None
 
 
@@ -82,10 +82,10 @@ def timed(work: Work, device: torch.device) -> float:
 
 
 def peak_memory(work: Work, device: torch.device) -> float | None:
-    """The most memory that a call holds beyond what was held before, MiB; None where the system does not tell."""
+    """The peak memory of a call above the baseline, MiB; None where the system does not tell."""
     gc.collect()
     if device.type == "cuda":
-        work()  # libraries take their workspace once
+        work()  # warm-up: CUDA libraries allocate workspaces once
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         work()

@@ -1,4 +1,4 @@
-"""The parts of a training step and of an evaluation, each beside its plain way."""
+"""The parts of a training step and of an evaluation, each beside its reference implementation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plain implementations of what the fast paths compute; for comparison, and as references in tests."""
+"""Reference implementations of what the fast paths compute, for comparison and for tests."""
 
 from __future__ import annotations
 

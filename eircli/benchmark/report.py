@@ -9,6 +9,8 @@ from eircli.benchmark.measure import Cost
 
 @dataclass(frozen=True)
 class StepEstimate:
+    """The images and hours of one step of a recipe."""
+
     step: int
     samples: int
     trained_images: int
@@ -23,12 +25,12 @@ class Estimate:
     steps: list[StepEstimate]
     hours: float
     precision: str
-    """The number format that was measured."""
+    """The dtype that was measured."""
 
 
 @dataclass(frozen=True)
 class ExemplarBytes:
-    """What instances cost a bank."""
+    """Bytes per stored instance."""
 
     instances: int
     mean: float
@@ -50,7 +52,7 @@ class Machine:
 
 @dataclass(frozen=True)
 class Utilisation:
-    """What an incremental step makes of the device."""
+    """Device utilisation of an incremental iteration."""
 
     gflop_per_image_and_pass: float
     gflop_per_second: float
@@ -69,7 +71,7 @@ class BenchReport:
     """Rows by the title of their section."""
     exemplar_bytes: ExemplarBytes | None
     utilisation: dict[str, Utilisation]
-    """By number format."""
+    """By dtype."""
     estimate: Estimate
 
 
@@ -88,4 +90,4 @@ class GrowthReport:
 
     machine: Machine
     growth: dict[str, GrowthTable]
-    """By what grows."""
+    """By varied quantity."""

@@ -24,7 +24,7 @@ class Settings:
     batch: int
     """Images in a step."""
     seconds: float
-    """Spent on each figure, about."""
+    """Approximate seconds per measurement."""
     against_plain: bool
     say: Say
 

@@ -1,4 +1,4 @@
-"""`eir bench`: the costs of everything that a run does on this machine, and the hours of a recipe."""
+"""`eir bench`: the costs of steps of EIR and of fine-tuning, of evaluation, data and banks on this machine; a recipe's hours."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def utilisation(run: Run, settings: Settings, rows: list[Cost]) -> Utilisation:
 
 
 def loader_cost(run: Run, settings: Settings) -> Cost:
-    """An image by the data loader, worker processes and all, once they run."""
+    """An image by the data loader, including workers, in steady state."""
     batches, skipped = 8, 2
     samples = training_set(run, 0, None)
     plan = replace(make_plan(run, 0, len(samples), settings.compute), iterations=batches, batch_size=8)
@@ -130,7 +130,7 @@ def precisions(compute: Compute) -> list[torch.dtype]:
 
 @contextmanager
 def made_up_run(overrides: list[str]) -> Iterator[Run]:
-    """A run without a recipe: the paper's PASCAL VOC setting, on a few drawn images of such a size."""
+    """A run without a recipe: the paper's PASCAL VOC setting, on a few drawn images of VOC size."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "data"
         write_synthetic_images(root)
@@ -145,7 +145,7 @@ def made_up_run(overrides: list[str]) -> Iterator[Run]:
 
 
 def _without_weights(run: Run) -> Manifest:
-    """The manifest with a network of random weights: it costs what a trained one does, and nothing need be fetched."""
+    """The manifest with a network of random weights: it costs what a trained one does, with no download."""
     model = run.manifest.model.model_copy(update={"weights": "none"})
     return run.manifest.model_copy(update={"model": model})
 

@@ -30,7 +30,7 @@ COMMANDS = (
     "show-step",
     "status",
 )
-"""The commands in the order of the help. The module of a command's name has it as `command`, and an `EXAMPLE` of its use."""
+"""The commands in the order of the help; each module defines `command` and `EXAMPLE`."""
 
 app = typer.Typer(
     name="eir",

@@ -25,7 +25,7 @@ def command(
     overrides: Overrides = None,
     device: Device = None,
     against_plain: Annotated[
-        bool, typer.Option("--against-plain", help="Measure the plain ways beside the fast ones, and their ratios.")
+        bool, typer.Option("--against-plain", help="Measure reference implementations beside the fast ones, and their ratios.")
     ] = False,
     growth: Annotated[
         bool, typer.Option("--growth", help="Instead, how costs grow with channels, crop, bank and batch.")
@@ -35,10 +35,10 @@ def command(
         int | None, typer.Option("--batch", min=1, help="Images in a step; by default 2, on a GPU the recipe's batch.")
     ] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Threads of the CPU; by default torch's.")] = None,
-    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Spent on each figure, about.")] = 1.0,
+    seconds: Annotated[float, typer.Option("--seconds", min=0, help="Approximate seconds per measurement.")] = 1.0,
     as_json: AsJson = False,
 ) -> None:
-    """Measure what training and evaluation cost on this machine, and how many hours a recipe takes by that."""
+    """Measure steps of EIR and of fine-tuning, and evaluation, on this machine; estimate a recipe's hours from them."""
     if plot is not None and not growth:
         raise UserError("--plot: draws growth; give --growth as well")
     from eircli.benchmark.growth import draw_growth, measure_growth

@@ -25,7 +25,7 @@ def command(
     again: Again = False,
     as_json: AsJson = False,
 ) -> None:
-    """Evaluate a trained step: IoU per class, old / new / all, forgetting, what background has taken."""
+    """Evaluate a trained step: IoU per class, old / new / all, forgetting, the share of pixels predicted as background."""
     run = open_one(recipe, overrides, run_dir, device).checked()
     from eircli.reports.pictures import draw_pictures
     from eircli.reports.tables import results_table, stdout, summary_lines

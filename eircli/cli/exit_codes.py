@@ -1,4 +1,4 @@
-"""How a command ends: exit code 0; 1 for a failed run; 2 for what the user can mend; 130 for an interrupt."""
+"""How a command ends: exit code 0; 1 for a failed run; 2 for a user error; 130 for an interrupt."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def command(
     again: Again = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make another program's weights a step's checkpoint."""
+    """Import another program's weights as a step's checkpoint."""
     run = open_one(into, overrides, run_dir).checked()
     from eircli.run.main_process import locked_by_main
     from eircli.stages.import_checkpoint import import_checkpoint

@@ -33,10 +33,10 @@ Overrides = Annotated[
 RunDirectory = Annotated[Path | None, typer.Option("--run-dir", help="The run directory; by default runs/NAME-seedSEED.")]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda, or cuda:N; the same as --set runtime.device=…")]
 Seeds = Annotated[str | None, typer.Option("--seeds", metavar="A,B,…", help="Run each recipe once for every one of these seeds.")]
-Against = Annotated[str | None, typer.Option("--against", help="The run to take differences from; by default the best.")]
+Against = Annotated[str | None, typer.Option("--against", help="The reference run of the differences; by default the best.")]
 Layout = Annotated[Literal["table", "markdown", "csv", "latex"], typer.Option("--format", help="How to print the comparison.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
-Again = Annotated[bool, typer.Option("--again", help="Do it anew although it is done.")]
+Again = Annotated[bool, typer.Option("--again", help="Redo it even if it is finished.")]
 
 
 def open_one(

@@ -15,7 +15,7 @@ def command(
     device: Device = None,
     again: Again = False,
 ) -> None:
-    """Train one step; a run that was interrupted goes on where it stopped."""
+    """Train one step; an interrupted one resumes where it stopped."""
     run = open_one(recipe, overrides, run_dir, device).checked()
     from eircli.run.main_process import locked_by_main
     from eircli.stages.train import train

@@ -1,1 +1,1 @@
-"""The vocabulary of all rooms: types, errors, seeds, files, progress. Imports no torch."""
+"""Types, errors, seeds, files, progress, shared by all subpackages. Imports no torch, except in `distributed`."""

@@ -1,4 +1,4 @@
-"""Writing files whole or not at all, and the hash of what they hold."""
+"""Atomic file writes, and the hash of a file's content."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from eircli.common.errors import UserError
 
 @contextmanager
 def atomic_write(path: Path, durable: bool = True) -> Iterator[IO[bytes]]:
-    """A binary file that appears under `path` when the block ends without an error, whole or not at all.
+    """A binary file that appears under `path` atomically, when the block ends without an error.
 
     Args:
         durable: whether that holds even if the power fails; it costs waiting for the disk.

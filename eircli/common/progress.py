@@ -69,11 +69,11 @@ class _Lines:
 def progress(
     title: str, total: int, unit: str, *, scale: float = 1.0, every: float | None = None, done: int = 0
 ) -> Iterator[Reporter]:
-    """Report work of `total` parts, `done` of them already done.
+    """Report work of `total` items, `done` of them already done.
 
     Args:
-        unit: what the speed counts; one part is `scale` of them.
-        every: parts between two lines where there is no terminal; a tenth of the total if None.
+        unit: unit of the displayed rate; one item counts as `scale` units.
+        every: items between two lines where there is no terminal; a tenth of the total if None.
     """
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -1,4 +1,4 @@
-"""Results as frozen dataclasses that become JSON and come back from it, checked."""
+"""Results as frozen dataclasses, serialised to JSON and parsed back with validation."""
 
 from __future__ import annotations
 

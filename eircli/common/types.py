@@ -1,4 +1,4 @@
-"""The types that the rooms share: label constants, samples, batches, instances, soft labels."""
+"""Types shared by all subpackages: label constants, samples, batches, instances, soft labels."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ BACKGROUND = 0
 """Class id and channel of everything that is not (yet) a class."""
 
 IGNORE = 255
-"""Label of pixels that are ignored: they enter no loss, no distillation and no evaluation."""
+"""Label of pixels that are ignored: they enter no loss or distillation per pixel, and no evaluation."""
 
 CANVAS = (124, 116, 104)
-"""The ImageNet mean colour in 8 bits: the blank behind a stand-alone instance, zero after normalisation."""
+"""The ImageNet mean colour in 8 bits: fill colour outside masks and behind stand-alone instances; zero after normalisation."""
 
 UInt8Array = NDArray[np.uint8]
 
@@ -56,7 +56,11 @@ class Split(SampleSource, Protocol):
         ...
 
     def present(self, index: int) -> list[int]:
-        """The class ids, 0 and 255 included, that an image holds; a faulty file is named."""
+        """The class ids, 0 and 255 included, that an image holds.
+
+        Raises:
+            UserError: naming the file that is faulty.
+        """
         ...
 
     def fingerprint(self) -> str:
@@ -88,7 +92,7 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class Instance:
-    """One object cut out of a training image: all that replay may keep of it."""
+    """One object cut out of a training image: crop, mask and provenance."""
 
     image: UInt8Array
     """uint8 [h, w, 3]: the bounding box's pixels, blank outside the mask."""
@@ -120,7 +124,7 @@ class StoredImage:
     class_id: int
     """The class it was stored for."""
     source: str
-    """Its id."""
+    """Id of the image."""
     step: int
     """The step whose training labels it has."""
 
@@ -135,7 +139,7 @@ Exemplar = Instance | StoredImage
 
 
 class SoftLabels(NamedTuple):
-    """Sparse soft labels: each pixel's distribution as a few weighted channels.
+    """Sparse soft labels: each pixel's distribution over channels in L layers, of one weighted channel each.
 
     A channel may occur in several layers; its weights add up. Ignored pixels have no valid target.
     """
@@ -164,9 +168,9 @@ class Batch:
     teacher_logits: Tensor | None = None
     """float [N, 1 + old, h, w], at the network's own resolution."""
     region: Tensor | None = None
-    """bool [N, H, W]: the pixels that are distilled."""
+    """bool [N, H, W]: the pixels that are distilled; [N, h, w] where features are (STAR)."""
     teacher_features: tuple[Tensor, ...] = ()
-    """Feature maps of the teacher, [N, C, h, w] each, that a method compares the student's with."""
+    """From the teacher's pass: feature maps [N, C, h, w] that a method compares the student's with, or masks [N, h, w] on their grid."""
     part: tuple[int, int] | None = None
     """For a micro-batch or a process's share of a batch: the position of its first image in the whole batch, and the size of that."""
     pixel_count: Tensor | None = None

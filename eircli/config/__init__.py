@@ -1,1 +1,1 @@
-"""What a run is asked to do: recipes, the manifest, schedules. Imports no torch."""
+"""Configuration: recipes, the manifest, schedules. Imports no torch."""

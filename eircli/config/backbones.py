@@ -8,23 +8,24 @@ Triple = tuple[float, float, float]
 
 
 class BackboneEntry(NamedTuple):
-    """What is known of a backbone before it is built."""
+    """Static metadata of a backbone."""
 
     module: str
     """The module of `eircli.model.backbones` that builds it and names its blocks."""
     channels: int
-    """Of its features."""
+    """Output channels."""
     stride: int
     """Pixels of the image per cell of the features."""
     weights: str | None = None
     """torchvision's name of its ImageNet weights; None where there are none."""
     mean: Triple = (123.675, 116.28, 103.53)
-    """Of the images it is trained on, in 0..255: red, green, blue."""
+    """Input normalisation, RGB in 0..255: mean."""
     std: Triple = (58.395, 57.12, 57.375)
+    """Input normalisation, RGB in 0..255: standard deviation."""
 
 
 DEFAULT_BACKBONE = "resnet101"
-"""The paper's."""
+"""The paper's backbone."""
 
 BACKBONES = {
     "resnet101": BackboneEntry("resnet", 2048, 16, "ResNet101_Weights.IMAGENET1K_V1"),

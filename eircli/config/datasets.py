@@ -1,4 +1,4 @@
-"""The settings of every data set: the manifest's `dataset` section is one of these, told apart by `kind`."""
+"""The settings of every data set: the manifest's `dataset` section is one of these, discriminated by `kind`."""
 
 from __future__ import annotations
 
@@ -38,14 +38,16 @@ ADE20K_SETTING: Mapping[str, object] = {
 
 
 class DatasetSettings(Section):
-    """What all data sets have."""
+    """Settings common to all data sets."""
 
     implies: ClassVar[Mapping[str, object]] = VOC_SETTING
-    """What naming the data set sets beyond the fields' own defaults: the paper's setting (methods/README.md §5, §6). Under `method`,
-    settings by the method's name."""
+    """Defaults that selecting the data set sets in other sections: the paper's setting (methods/README.md §5, §6). Those under
+    `method` stand by the method's name."""
 
 
 class Voc(DatasetSettings):
+    """PASCAL VOC 2012."""
+
     kind: Literal["voc"]
     root: Path
     """The devkit's folder: JPEGImages/, SegmentationClassAug/ (or SegmentationClass/), ImageSets/Segmentation/."""
@@ -60,6 +62,8 @@ class Voc(DatasetSettings):
 
 
 class Ade20k(DatasetSettings):
+    """ADE20K scene parsing."""
+
     implies: ClassVar[Mapping[str, object]] = ADE20K_SETTING
     kind: Literal["ade20k"]
     root: Path
@@ -67,6 +71,8 @@ class Ade20k(DatasetSettings):
 
 
 class Folder(DatasetSettings):
+    """A folder of images and labels."""
+
     kind: Literal["folder"]
     root: Path
     """The folder with images/SPLIT, annotations/SPLIT (single-channel PNG of class ids) and classes.txt."""
@@ -79,11 +85,13 @@ class Folder(DatasetSettings):
 
 
 class Shapes(DatasetSettings):
+    """Synthetic scenes of shapes, drawn from a seed."""
+
     kind: Literal["shapes"]
     size: Annotated[int, Field(ge=32, le=512)] = 64
     """Side of the square images, pixels."""
     groups: tuple[PositiveInt, ...] = (6, 2, 2)
-    """How many classes each group of images is about; every image belongs to one group."""
+    """Number of classes per image group; every image belongs to one group."""
     train_images: tuple[PositiveInt, ...] = (600, 250, 250)
     """Training images of each group."""
     val_images: PositiveInt = 200
@@ -91,7 +99,7 @@ class Shapes(DatasetSettings):
     co_occurrence: Fraction = 0.2
     """Chance that an object beyond a training image's first is of any class instead of its group's."""
     seed: int | None = None
-    """Seed of the drawings; the run's seed if none."""
+    """Seed of image generation; the run's seed if none."""
 
     @model_validator(mode="after")
     def _one_count_per_group(self) -> Shapes:

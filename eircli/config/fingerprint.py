@@ -1,4 +1,4 @@
-"""What of a run decides what it computes, as hashes: whole, without the seed, and of the base step alone."""
+"""Hashes of the settings that determine a result: all of them, without the seed, of the base step alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fingerprint(manifest: Manifest) -> str:
 
 
 def seedless_fingerprint(manifest: Manifest) -> str:
-    """The same of all but name and seed: equal for runs that are repetitions of one another."""
+    """The same without name and seed: equal for runs that differ in name and seed only."""
     tree = to_tree(manifest)
     return _hash(
         {key: value for key, value in tree.items() if key not in ("name", "seed")} | {"dataset": tree["dataset"] | {"seed": None}}

@@ -1,6 +1,6 @@
 """The run manifest: every choice of a run as one frozen, typed tree, each field with its meaning.
 
-The defaults here and what data sets imply (`config/datasets.py`) are the paper's settings. Importing this module costs no torch.
+The defaults here and what data sets imply (`config/datasets.py`) are the paper's settings. This module imports no torch.
 """
 
 from __future__ import annotations
@@ -21,14 +21,16 @@ Setting = Literal["overlapped", "disjoint", "partitioned"]
 
 
 class Protocol(Section):
+    """The class schedule, and which images and labels belong to a step."""
+
     schedule: str | tuple[tuple[int, ...], ...]
     """"joint", "A-B" (A classes first, then B per step; "A-B-C": the last size repeats) or class ids of every step."""
     setting: Setting = "overlapped"
     """overlapped: all images with a new class; disjoint: only those without a class of a later step; partitioned: every
     image belongs to exactly one step, that of one of its classes drawn at random."""
     order: tuple[int, ...] | str | None = None
-    """The order in which "A-B" takes the class ids: a list, "seed:N" (shuffled), or one of the field's shuffled VOC 15-1
-    orders by name ("voc-15-1-b" to "voc-15-1-w"); ascending if none."""
+    """The order in which "A-B" takes the class ids: a list, "seed:N" (shuffled), or one of the commonly used shuffled
+    VOC 15-1 orders by name ("voc-15-1-b" to "voc-15-1-w"); ascending if none."""
     unseen_at_test: Literal["background", "ignore"] = "background"
     """What pixels of classes not yet learned count as in evaluation."""
 
@@ -37,6 +39,8 @@ Cache = Literal["none", "ram", "disk"]
 
 
 class Data(Section):
+    """Augmentation and caching of the training images."""
+
     crop_size: Annotated[int, Field(ge=16)] = 512
     """Side of the square training crops, and of the paper's evaluation crops, pixels."""
     scale: tuple[float, float] = (0.5, 2.0)
@@ -60,6 +64,8 @@ class Data(Section):
 
 
 class Model(Section):
+    """The network, its starting weights, and how new classifiers start."""
+
     backbone: str = DEFAULT_BACKBONE
     """A name in the table `BACKBONES` of `config/backbones.py`: torchvision's, or `tiny`: about 250k parameters, output
     stride 4, for small images."""
@@ -74,12 +80,12 @@ class Model(Section):
     batchnorm_momentum: Fraction = 0.01
     """Momentum of the backbone's BatchNorm statistics."""
     detach_background: bool = True
-    """The background classifier reads detached features: it does not shape them."""
+    """The background classifier reads detached features: its loss sends no gradient into backbone and head."""
     new_classifier: Literal["background", "balanced", "unknown", "random"] = "background"
     """How a new step's classifiers start: as copies of the background classifier; the same with the background's
-    probability shared out among them (MiB); as copies of the unknown class's classifier (SSUL); or at random."""
+    probability split among them (MiB); as copies of the unknown class's classifier (SSUL); or at random."""
     unknown_class: bool = False
-    """A classifier of what is neither a class nor background, from step 1 on (SSUL)."""
+    """From step 1 on, a classifier of the unknown class: neither a class nor background (SSUL)."""
 
     @field_validator("backbone")
     @classmethod
@@ -97,6 +103,8 @@ class Model(Section):
 
 
 class Memory(Section):
+    """The memory's budget, and how its exemplars are selected and encoded."""
+
     budget: int | str = 100
     """How much is kept of all old classes together: a count of exemplars, or bytes such as 500kB, 2MB, 1.5MiB."""
     selection: Literal["single-component", "component"] = "single-component"
@@ -119,12 +127,12 @@ class Memory(Section):
 
     @property
     def limit(self) -> Budget:
-        """The budget, read."""
+        """The budget, parsed."""
         return parse_budget(self.budget)
 
     @property
     def needs_model(self) -> bool:
-        """Whether the rule asks the model of the step before."""
+        """Whether the rule scores candidates with the model of the step before."""
         return self.rule in ("confident", "diverse")
 
 
@@ -138,8 +146,7 @@ class StepTraining(Section):
     batch_size: PositiveInt = 24
     """Samples per iteration, of all processes and micro-batches together."""
     accumulate: PositiveInt = 1
-    """Micro-batches per iteration: their gradients add up to the batch's, in less memory. BatchNorm that learns takes its
-    statistics from each by itself."""
+    """Gradient accumulation: micro-batches per iteration. BatchNorm in training mode takes its statistics per micro-batch."""
     lr: Annotated[float, Field(gt=0)] = 1e-4
     """Learning rate of the backbone."""
     head_lr_factor: Annotated[float, Field(gt=0)] = 10.0
@@ -149,13 +156,13 @@ class StepTraining(Section):
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
     """Weight decay of SGD."""
     weight_decay_on: Literal["all", "new-classifier"] = "new-classifier"
-    """The parameters that decay."""
+    """Which parameters get weight decay."""
     poly_power: Annotated[float, Field(ge=0)] = 0.9
     """Power of the polynomial decay of the learning rate."""
     warmup: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the iterations over which the learning rate first rises linearly."""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
-    """The gradient's norm is clipped to this; none does not clip."""
+    """The gradient's norm is clipped to this; none: no clipping."""
     frozen_batchnorm: bool = True
     """BatchNorm uses and keeps its running statistics."""
     dropout: bool = False
@@ -175,11 +182,15 @@ class StepTraining(Section):
 
 
 class Train(StepTraining):
+    """How the steps after the base step are optimised, and the base step."""
+
     base: StepTraining
-    """The same for the base step; what a recipe leaves out here is as above."""
+    """The base step's settings; missing keys are taken from `train`."""
 
 
 class Evaluate(Section):
+    """How a step's model is evaluated."""
+
     batch_size: PositiveInt = 8
     """Images per forward pass; whole images of differing sizes go one by one."""
     absent_class: Literal["zero", "skip"] = "zero"
@@ -187,13 +198,13 @@ class Evaluate(Section):
 
 
 class Runtime(Section):
-    """How a run is carried out. May differ between the commands on a run: the result is the same, but for the rounding of
-    another device or precision, which the record names."""
+    """Execution settings. May differ between the commands on a run: results agree up to the rounding of another device or
+    precision, which the record names."""
 
     device: str = "auto"
     """auto, cpu, cuda, or cuda:N."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto is bf16 on CUDA and fp32 on the CPU; fp16 scales its losses."""
+    """auto is bf16 on CUDA and fp32 on the CPU; fp16 uses a GradScaler."""
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
     """Compile the student with torch.compile in this mode (reduce-overhead and max-autotune replay CUDA graphs), the teacher
     and EIR's losses in the default mode. The first iterations take minutes; needs a C++ compiler, on CUDA Triton."""
@@ -209,8 +220,8 @@ class Runtime(Section):
     share_base_step: bool = True
     """Take the base step's checkpoint from another run beside this one that agrees on everything up to it."""
     bank_memory_gb: Annotated[float, Field(ge=0)] = 2.0
-    """Device memory that a decoded bank of instances may take, in GB (4 bytes a pixel); a larger one stays in the host's
-    memory, from which every batch's instances are copied."""
+    """Device memory that a decoded bank of instances may take, in GB (4 bytes a pixel); a larger one stays in host memory,
+    from which every batch's instances are copied."""
     log_every: PositiveInt = 10
     """Iterations between two journal entries, at which losses are checked to be finite."""
 

@@ -6,13 +6,13 @@ from typing import NamedTuple
 
 
 class MemoryKindEntry(NamedTuple):
-    """What must be known of a kind where nothing is to be computed."""
+    """Static metadata of a memory kind, known without torch."""
 
     name: str
     bounded: bool
     """Whether it holds exemplars under `memory.budget`; else its size follows from the classes."""
     from_model: bool
-    """Whether it is always made by the model of the step before; else only by the rules that ask the model."""
+    """Whether it is always made by the model of the step before; else only under rules that score candidates with it."""
 
 
 ENTRIES = (

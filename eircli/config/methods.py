@@ -1,4 +1,4 @@
-"""The settings of every method: the manifest's `method` section is one of these, told apart by `name`.
+"""The settings of every method: the manifest's `method` section is one of these, discriminated by `name`.
 
 Defaults are each paper's. What a method keeps between steps and how its predictions are read stand here too, so that
 commands which train nothing need no torch.
@@ -17,18 +17,18 @@ Activation = Literal["sigmoid", "softmax"]
 
 
 class MethodSettings(Section):
-    """What all methods have."""
+    """Settings common to all methods."""
 
     trained_with: ClassVar[Activation] = "sigmoid"
     """The activation of the method's classification loss, and so how its logits become predictions."""
     implies: ClassVar[Mapping[str, object]] = {}
-    """What naming the method sets outside its section, unless the recipe does."""
+    """Defaults that selecting the method sets in other sections; a recipe's own settings override them."""
     in_parts: ClassVar[bool] = True
-    """Whether a batch's losses are the means of its parts' losses, so that it may be shared out."""
+    """Whether a batch's loss is the mean of its micro-batches' losses (needed for accumulation and DDP)."""
     learns_unknown_class: ClassVar[bool] = False
-    """Whether the method trains the classifier of what is neither a class nor background (`model.unknown_class`)."""
+    """Whether the method trains the classifier of the unknown class: neither a class nor background (`model.unknown_class`)."""
     leaves_state: ClassVar[bool] = False
-    """Whether the method leaves a state at a step's end, the base step's too, for its next step (`Method.end`)."""
+    """Whether the method, at a step's end (the base step's too), hands a state to its next step (`Method.end`)."""
 
     positive_weight: PositiveFloat | None = None
     """Weight of the positive term of the binary cross-entropy; none is 1."""
@@ -42,12 +42,12 @@ class MethodSettings(Section):
 
     @property
     def replays_samples(self) -> bool:
-        """Whether what the memory holds is also trained on as samples of their own, where its kind has such."""
+        """Whether the memory's exemplars, if its kind has any, are also training samples."""
         return True
 
     @property
     def memory_options(self) -> Mapping[str, float]:
-        """What the method's settings say of how its memory is made, beside the section `memory`."""
+        """Method settings that parameterise building the memory, beside the section `memory`."""
         return {}
 
     @property
@@ -68,6 +68,8 @@ class OwnBase(MethodSettings):
 
 
 class Distill(Section):
+    """Region-specific distillation: its weight and its region."""
+
     weight: Weight = 5.0
     """Factor of the distillation loss; 0 switches it off."""
     region: Literal["outside-new", "inside-new", "all", "none"] = "outside-new"
@@ -89,7 +91,7 @@ class EirSettings(MethodSettings):
 
     name: Literal["eir"]
     pseudo_labels: bool = True
-    """Label background pixels with what the old model still sees."""
+    """Label background pixels with the teacher's confident predictions."""
     threshold: Fraction = 0.7
     """The least sigmoid of a pseudo-label."""
     fusion: bool = True
@@ -131,9 +133,9 @@ class ImageReplaySettings(MethodSettings):
 
     name: Literal["image-replay"]
     missing: Literal["pseudo-labels", "ignore", "background"] = "pseudo-labels"
-    """What a stored image's background counts as: what the old model sees there, nothing, or background."""
+    """How the background of a stored image is treated: pseudo-labelled, ignored, or kept."""
     pseudo_labels: bool = False
-    """Also label the new images' background with what the old model still sees."""
+    """Also label the new images' background with the teacher's confident predictions."""
     threshold: Fraction = 0.7
     """The least sigmoid of a pseudo-label."""
     distill: Distill = Distill(weight=0.0)
@@ -186,7 +188,7 @@ class PlopSettings(OwnBase):
     pod_scales: tuple[PositiveInt, ...] = (1, 2, 4)
     """Into how many windows a side is cut at each scale."""
     least_threshold: Weight = 0.001
-    """No class's entropy threshold (its median) is less than this, in shares of the greatest entropy."""
+    """Lower bound of a class's entropy threshold (its median), as a fraction of the maximum entropy."""
 
 
 class DkdSettings(OwnBase):
@@ -208,7 +210,7 @@ class DkdSettings(OwnBase):
 
 
 class SsulSettings(MethodSettings):
-    """SSUL (Cha et al., NeurIPS 2021) as far as it needs no saliency model: frozen features, an unknown class."""
+    """SSUL (Cha et al., NeurIPS 2021) without the saliency detector: frozen features, an unknown class."""
 
     implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "unknown", "unknown_class": True}}
     learns_unknown_class: ClassVar[bool] = True
@@ -234,7 +236,7 @@ class StarSettings(MethodSettings):
     discriminate_weight: Weight = 0.05
     """Factor of the similarity-aware discriminative loss (SAD)."""
     shared_background: Fraction = 0.5
-    """The share of the step's background that earlier steps had already: so much less background is repeated."""
+    """The fraction of this step's background cells assumed to be counted by earlier steps already."""
 
     @property
     def keeps(self) -> str | None:
@@ -246,7 +248,7 @@ class StarSettings(MethodSettings):
 
 
 DEFAULT_METHOD = "eir"
-"""The method that this program is about."""
+"""The default method."""
 
 AnyMethod = (
     FinetuneSettings

@@ -35,7 +35,7 @@ NAMED_ORDERS: dict[str, Order] = {
     "voc-15-1-w": (1, 2, 12, 14, 13, 19, 18, 7, 11, 20, 8, 4, 9, 16, 10, 3, 15, 6, 5, 17),
 }
 # fmt: on
-"""The 22 shuffled orders of VOC 15-1 in use in the field, class ids in the order learned. Source: the schedules published
+"""The 22 commonly used shuffled orders of VOC 15-1, class ids in the order learned. Source: the schedules published
 with DKD (Baek et al., NeurIPS 2022)."""
 
 

@@ -65,7 +65,7 @@ class Schedule:
         Args:
             presence: bool [images, 1 + classes], whether an image holds a pixel of each class id.
             part: "train": images with a new class; in the disjoint setting also without any class that comes later; in the
-                partitioned one those that the step is dealt. "val": images with a new class. "test": images with any
+                partitioned one those assigned to the step. "val": images with a new class. "test": images with any
                 class seen so far.
             seed: of the partition.
         """
@@ -79,7 +79,7 @@ class Schedule:
         return np.flatnonzero(chosen)
 
     def _dealt(self, presence: NDArray[np.bool_], seed: int) -> NDArray[np.intp]:
-        """The one class that each image is dealt to, drawn from those it holds; 0 if it holds none of the schedule's.
+        """The one class that each image is assigned to, drawn from those it holds; 0 if it holds none of the schedule's.
 
         After Kwak et al., arXiv:2405.09858: the data set is divided into a part per class, the parts go to the steps.
         """

@@ -1,4 +1,4 @@
-"""What all sections of the manifest are made of."""
+"""Base class and field types of the manifest's sections."""
 
 from __future__ import annotations
 

@@ -57,13 +57,13 @@ def variants(recipe: Path, grids: Sequence[str], overrides: Sequence[str]) -> li
 
 
 def _label(key: str, value: str) -> str:
-    """A setting as part of a run's name, and so of a folder's: only plain characters."""
+    """A filesystem-safe label of a setting."""
     plain = re.sub(r"[^\w.+-]+", "_", value).strip("_")
     return plain if key == "method.name" else f"{key.removeprefix('method.')}={plain}"
 
 
 def _quoted(text: str) -> str:
-    """YAML that is read as this very text."""
+    """The text as a quoted YAML scalar."""
     return str(yaml.safe_dump(text, default_style='"', width=10**6)).strip()
 
 

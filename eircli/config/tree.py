@@ -1,4 +1,4 @@
-"""Settings as nested mappings, as YAML has them."""
+"""Loading, merging, flattening and copying nested settings."""
 
 from __future__ import annotations
 

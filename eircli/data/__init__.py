@@ -1,1 +1,1 @@
-"""Data sets, which classes their images hold, and what one step sees of them."""
+"""Data sets, class indices, step views."""

@@ -70,7 +70,7 @@ class FileSplit:
                 f"{path}: is {label.shape[1]}x{label.shape[0]} pixels, its image {self.images[index].name} is {size[0]}x{size[1]}"
             )
         label = label.astype(np.uint8)
-        # 255 + 1 is 0 in 8 bits: one pass looks for ids that are too large and lets 255 be.
+        # uint8 wraps 255 + 1 to 0, so one max() finds ids above class_count and skips ignore.
         if (label + np.uint8(1)).max() > self.class_count + 1:
             wrong = label[label != IGNORE].max()
             raise UserError(f"{path}: holds id {wrong}; ids are 0 (background), 1..{self.class_count} and 255 (ignore)")
@@ -79,7 +79,7 @@ class FileSplit:
     def present(self, index: int) -> list[int]:
         _check_ending(self.images[index])
         _check_ending(self.labels[index])
-        # Pillow counts bytes as they are; numpy would first make them eight times as large.
+        # Pillow's histogram reads uint8; np.bincount would convert to int64.
         return np.flatnonzero(Image.fromarray(self.load_label(index)).histogram()).tolist()
 
     def fingerprint(self) -> str:
@@ -147,7 +147,7 @@ def _decode(file: Image.Image, size: Size) -> UInt8Array:
     """
     box = None
     if size != file.size and (draft := file.draft(None, (2 * size[0], 2 * size[1]))) is not None:
-        box = draft[1]  # what of the decoded pixels the image covers: less than all where its size is not divisible
+        box = draft[1]  # the region of the draft-decoded pixels that is the image
     picture = file.convert("RGB")
     return np.array(picture if picture.size == size else picture.resize(size, Image.Resampling.BILINEAR, box))
 

@@ -1,4 +1,4 @@
-"""A folder of one's own: images/SPLIT, annotations/SPLIT and classes.txt."""
+"""Folder data sets: images/SPLIT, annotations/SPLIT and classes.txt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def class_names(config: Folder) -> tuple[str, ...]:
     """The classes that the settings pick, or else all of the folder's.
 
     Raises:
-        UserError: there is no folder to ask.
+        UserError: the folder is missing.
     """
     return config.classes or _names_in_folder(config)
 

@@ -15,7 +15,7 @@ from eircli.config.manifest import Cache
 from eircli.data.class_index import default_cache
 
 SCHEMA = 1
-"""Raised whenever the same files would be decoded to other samples, or samples be stored otherwise."""
+"""Incremented whenever the same files would be decoded to other samples, or samples be stored otherwise."""
 
 HEADER = np.dtype([("height", "<u4"), ("width", "<u4"), ("checksum", "<u4")])
 
@@ -65,7 +65,7 @@ class InMemory(Decoded):
 
 
 class OnDisk(Decoded):
-    """A file per sample: header, image, label, raw. Any number of processes and runs may read and write them at a time.
+    """A file per sample: header, image, label, raw. Any number of processes and runs may read and write them concurrently.
 
     A file's name tells its sample's files by name, size and time of change, so a changed sample is decoded anew; a file that
     is cut short or damaged is written again.
@@ -94,7 +94,7 @@ def _read(path: Path) -> Sample | None:
     """The sample in a file; None if there is none, or no whole one."""
     try:
         content = np.fromfile(path, np.uint8)
-    except OSError:  # most often there is none yet
+    except OSError:  # usually a cache miss
         return None
     header, pixels = content[: HEADER.itemsize], content[HEADER.itemsize :]
     if len(header) < HEADER.itemsize:

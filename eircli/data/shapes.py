@@ -23,7 +23,7 @@ from eircli.data.resize import resize_short_side
 Array = NDArray[np.float64]
 
 DRAWING = 1
-"""Raised whenever the same seed would draw other images."""
+"""Incremented whenever the same seed would draw other images."""
 
 HUES = {"red": 0.0, "orange": 0.09, "yellow": 0.16, "green": 0.35, "blue": 0.6, "purple": 0.8}
 HUE_JITTER = 0.03
@@ -36,7 +36,7 @@ CLASSES = (
 
 
 def class_names(config: Shapes) -> tuple[str, ...]:
-    """The first of the classes, as many as the groups are about.
+    """The first of the classes, as many as the groups contain.
 
     Raises:
         UserError: more classes than there are.
@@ -48,7 +48,7 @@ def class_names(config: Shapes) -> tuple[str, ...]:
 
 
 def shapes(config: Shapes) -> DataSet:
-    """Training images in groups, each about its own classes, and validation images of all classes alike.
+    """Training images in groups, each with classes of its own, and validation images of all classes alike.
 
     Raises:
         UserError: more classes than there are.
@@ -91,7 +91,7 @@ class ShapesSplit:
         return f"{self.fingerprint()} {index}"
 
     def _pools(self, index: int) -> tuple[list[int], list[int]]:
-        """The class ids that an image is about, and all class ids."""
+        """The class ids that an image's group contains, and all class ids."""
         every = list(range(1, sum(self.config.groups) + 1))
         if self.name != "train":
             return every, every
@@ -103,8 +103,8 @@ class ShapesSplit:
 def draw(size: int, random: np.random.Generator, pools: tuple[list[int], list[int]], co_occurrence: float) -> Sample:
     """One scene of `size` pixels a side: background, clutter, 1-3 objects, noise.
 
-    The first object is of the first pool's classes; each further one too, but for a chance of `co_occurrence` that it
-    is of the second's. Later objects hide earlier ones; the first is drawn last where it would hardly be seen.
+    The first object is from the first pool; each further one too, or with probability `co_occurrence` from the second
+    pool. Later objects hide earlier ones; the first is drawn last where it would hardly be seen.
     """
     own, every = pools
     image = _background(size, random)

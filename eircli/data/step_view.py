@@ -51,7 +51,7 @@ class StepView:
         return Sample(image, self._visible(label))
 
     def _visible(self, label: UInt8Array) -> UInt8Array:
-        """Class ids → channels. (Indexing the table by the label would first turn the label into 8-byte integers.)"""
+        """Class ids → channels. (Indexing the table by the label would first convert the label to int64.)"""
         channels = bytearray(np.ascontiguousarray(label)).translate(self.table.tobytes())
         return np.frombuffer(channels, np.uint8).reshape(label.shape)
 

@@ -41,7 +41,7 @@ class TrainingSet(Dataset[Augmented]):
         which = next(i for i, end in enumerate(self.ends) if position < end)
         start = self.ends[which] - len(self.sources[which])
         sample = self.sources[which].load(position - start)
-        # The transforms draw from the global generator. (torch.manual_seed would also queue a call for CUDA, every time.)
+        # The transforms draw from the global generator. (torch.manual_seed would also queue a CUDA seeding call per sample.)
         before = torch.default_generator.get_state()
         torch.default_generator.manual_seed(seed)
         image, label = self.transform(sample)
@@ -50,12 +50,12 @@ class TrainingSet(Dataset[Augmented]):
 
 
 class BatchStream:
-    """Batches of keys: epoch after epoch of shuffled positions, cut into batches across the epochs' ends.
+    """Concatenated shuffled epochs split into batches; a batch may span two epochs.
 
-    A pure function of the seed and the iteration, so a resumed run goes on with the batch it stopped before.
+    A pure function of the seed and the iteration, so a resumed run resumes with the batch it stopped before.
 
     Args:
-        rows: which of each batch's keys are wanted; all if None.
+        rows: which rows of each batch to yield; all if None.
     """
 
     def __init__(self, length: int, batch_size: int, seed: int, start: int, iterations: int, rows: range | None = None) -> None:

@@ -30,7 +30,7 @@ class TrainTransform:
         label = sample.label
         top, left, height, width = RandomResizedCrop.get_params(torch.from_numpy(label), self.scale, self.ratio)
         flipped = bool(torch.rand(1) < self.flip)
-        # Packed and in channels-last order, for which torch's resizing of bytes is twice as fast.
+        # Contiguous channels_last, for which torch's uint8 antialiased resizing is twice as fast.
         pixels = torch.from_numpy(sample.image[None, top : top + height, left : left + width].copy()).permute(0, 3, 1, 2)
         image = interpolate(pixels, (self.side, self.side), mode="bilinear", antialias=True)[0].contiguous()
         rows, columns = (_nearest(size, self.side) for size in (height, width))
@@ -39,7 +39,7 @@ class TrainTransform:
 
 
 def _nearest(size: int, side: int) -> NDArray[np.intp]:
-    """Which of `size` pixels nearest-neighbour resizing picks for each of `side`, as torch has it: in single precision."""
+    """Which of `size` pixels nearest-neighbour resizing picks for each of `side`, with torch's float32 index arithmetic."""
     scale = np.float32(size) / np.float32(side)
     return np.minimum((np.arange(side, dtype=np.float32) * scale).astype(np.intp), size - 1)
 
@@ -50,7 +50,7 @@ def to_tensors(sample: Sample) -> tuple[Tensor, Tensor]:
 
 
 def paper_crop(sample: Sample, side: int) -> Sample:
-    """Resized to the short side `side` and centre-cropped to a square (methods/README.md §7)."""
+    """The evaluation crop: resized to the short side `side` and centre-cropped to a square (methods/README.md §7)."""
     image, label = resize_short_side(sample, side)
     top, left = (label.shape[0] - side) // 2, (label.shape[1] - side) // 2
     window = (slice(top, top + side), slice(left, left + side))

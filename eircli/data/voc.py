@@ -38,7 +38,7 @@ def class_names(config: Voc) -> tuple[str, ...]:
 def voc(config: Voc) -> DataSet:
     """The devkit's train and val splits.
 
-    The lists may hold bare ids or, as in the lists of train_aug in use in the field, "/JPEGImages/x.jpg
+    The lists may hold bare ids or, as in the commonly used lists of train_aug, "/JPEGImages/x.jpg
     /SegmentationClassAug/x.png".
     """
     if config.class_index is None and not config.root.is_dir():

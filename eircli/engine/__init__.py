@@ -1,1 +1,1 @@
-"""Training, evaluation and checkpoints; knows nothing of continual learning."""
+"""Training, evaluation and checkpoints; has no method-specific code."""

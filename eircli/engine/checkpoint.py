@@ -1,4 +1,4 @@
-"""Saving and loading of state, whole or not at all, without running code from the file."""
+"""Saving state atomically, and loading it without running code from the file."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def load_state(path: Path, recipe: str, remedy: str) -> State:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: missing; {remedy}") from None
-    except Exception as error:  # torch.load raises whatever the file's damage leads to
+    except Exception as error:  # torch.load raises many types on damaged files
         raise UserError(f"{path}: damaged ({type(error).__name__}); {remedy}") from None
     if not isinstance(state, dict) or state.get("eir_format") != FORMAT:
         raise UserError(f"{path}: is no checkpoint of eir; {remedy}")

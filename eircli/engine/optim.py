@@ -21,8 +21,7 @@ def build_optimizer(
     """SGD with Nesterov momentum over the parameters of the backbone, the head, and the newest classifier.
 
     Args:
-        fused: one kernel for all of it; not where losses are scaled, for a first step that overflows would leave its momentum
-            unset.
+        fused: one kernel for all of it; not with GradScaler: a skipped first step would leave momentum buffers uninitialised.
     """
     decay = config.weight_decay if config.weight_decay_on == "all" else 0.0
     head_lr = config.lr * config.head_lr_factor

@@ -20,13 +20,19 @@ Losses = dict[str, Tensor]
 
 
 class Objective(Protocol[ModelT]):  # type: ignore[misc]
-    """What the loop asks of a method; `methods.base.Method` says what each does."""
+    """The interface that the loop needs of a method; see `methods.base.Method`."""
 
-    def counted_pixels(self, batch: Batch) -> Tensor: ...
+    def counted_pixels(self, batch: Batch) -> Tensor:
+        """bool [N, H, W]: the pixels over which the losses take their means."""
+        ...
 
-    def prepare(self, batch: Batch) -> Batch: ...
+    def prepare(self, batch: Batch) -> Batch:
+        """The batch completed for `losses`, without gradient."""
+        ...
 
-    def losses(self, model: ModelT, batch: Batch) -> Losses: ...
+    def losses(self, model: ModelT, batch: Batch) -> Losses:
+        """Named losses, [] each, of a prepared batch; the loop minimises their sum."""
+        ...
 
 
 class Learner(nn.Module):
@@ -43,7 +49,8 @@ class Learner(nn.Module):
         return self.objective.losses(cast(Any, self.model), batch)
 
     def named_buffers(self, *arguments: Any, **options: Any) -> Iterator[tuple[str, Tensor]]:
-        """None, of any shape, so that DDP broadcasts no buffers: BatchNorm statistics are the same in all processes already."""
+        """No buffers (tensors of any shape), so that DDP broadcasts none: BatchNorm statistics are the same in all processes
+        already."""
         return iter(())
 
 

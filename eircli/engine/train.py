@@ -1,4 +1,4 @@
-"""The training loop: batches in, an optimised model out. It knows nothing of continual learning."""
+"""The training loop: batches in, an optimised model out. It has no method-specific code."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from eircli.engine.parallel import Losses, ModelT, Objective, build_learner, no_
 
 @dataclass
 class TrainState(Generic[ModelT]):
-    """All that changes in training. Random draws are functions of seed and iteration, so they need no state."""
+    """Mutable training state. Random draws are functions of seed and iteration, so they need no state."""
 
     model: ModelT
     optimizer: SGD
@@ -42,7 +42,7 @@ class TrainState(Generic[ModelT]):
         return parts | {"iteration": self.iteration}
 
     def load_state_dict(self, state: State) -> None:
-        """Go on from a saved state."""
+        """Restore a saved state."""
         for name in ("model", "optimizer", "scheduler", "scaler"):
             getattr(self, name).load_state_dict(state[name])
         self.iteration = state["iteration"]

@@ -14,10 +14,10 @@ from eircli.methods.pixel_mean import PixelMean
 from eircli.model.deeplab import DeepLab
 
 CalibrationPass = Callable[[], Iterable[Batch]]
-"""Starts a pass over the step's samples: batches on the training device, the same ones every time."""
+"""Returns an iterator over one pass over the step's samples: batches on the training device, the same every time."""
 
 MethodState = Mapping[str, Any]
-"""What a method leaves at the end of a step: tensors and plain data."""
+"""State handed to the next step: tensors and plain data."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class Context:
     memory: object | None = None
     """What the method's kind of memory gives a step (`MemoryKind.for_step`), such as decoded instances; none if it keeps none."""
     state: MethodState = field(default_factory=dict)
-    """What the method left at the end of the step before, on the CPU; empty if nothing."""
+    """The state that the step before handed on, on the CPU; empty if none."""
     compiled: bool = False
-    """Whether losses that can be compiled are (`runtime.compile`)."""
+    """Whether to torch.compile the losses (`runtime.compile`)."""
     per_epoch: float = 1.0
     """Iterations of one pass over the step's samples."""
 
@@ -42,7 +42,7 @@ class Method(ABC):
     """A continual-learning method. The loop owns the optimizer; a method only says what is to be minimised."""
 
     def begin(self, model: DeepLab, calibration: CalibrationPass) -> None:
-        """Called before the step's first batch, and again when a run goes on."""
+        """Called before the step's first batch, and again after resuming."""
         return
 
     @abstractmethod
@@ -65,7 +65,7 @@ class Method(ABC):
         """Called with the trained model after the step's last batch, by all processes.
 
         Returns:
-            What the method's next step is told (`Context.state`), saved with the checkpoint: tensors on any device and plain
+            The state handed to the next step (`Context.state`), saved with the checkpoint: tensors on any device and plain
             data. A method whose settings say `leaves_state` is asked after the base step too.
         """
         return {}

@@ -14,7 +14,10 @@ from eircli.model.tiles import best_channels
 
 
 class DistilledReplay(Method):
-    """L = L_bce + weight · L_rskd (methods/README.md §5.6); subclasses prepare images and targets."""
+    """L = L_bce + weight · L_rskd (methods/README.md §5.6); subclasses prepare images and targets.
+
+    Losses: `bce`, binary cross-entropy; `rskd`, region-specific distillation, weighted, if it is on.
+    """
 
     def __init__(self, config: EirSettings | ImageReplaySettings, context: Context) -> None:
         assert context.teacher is not None
@@ -29,7 +32,7 @@ class DistilledReplay(Method):
         """The batch with teacher logits and region, if distillation is on.
 
         Args:
-            teacher_logits: [N, 1 + old, h, w] of the old model on the batch's images, where they are known.
+            teacher_logits: [N, 1 + old, h, w] on the batch's images, where they are known.
         """
         if not self.distill.is_on:
             return batch

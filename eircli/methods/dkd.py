@@ -18,9 +18,13 @@ from eircli.model.deeplab import DeepLab, upsample
 class Dkd(Method):
     """Binary cross-entropy on the new classes alone; the old ones are distilled, whole and decomposed.
 
-    Channel 0 is the auxiliary classifier: it reads detached features, learns to say no everywhere, and is what the next
-    step's new classifiers start from. After a shared base step it is background's classifier when step 1 starts.
-    Stored images are further samples; their labels of old classes enter no loss, only that they show no new class.
+    Channel 0 is the auxiliary classifier: it reads detached features, is trained with all-negative targets, and is what
+    the next step's new classifiers start from. After a shared base step it is background's classifier when step 1 starts.
+    Stored images are further samples; their pixels serve as negatives of the new classes; their labels of old classes enter
+    no loss.
+
+    Losses: `mbce`, binary cross-entropy of the new classes; `ac`, of the auxiliary classifier; `kd`, distillation of the old
+    classes' logits; `dkd+` and `dkd-`, of their positive and negative reasoning scores.
     """
 
     def __init__(self, config: method_settings.DkdSettings, context: Context) -> None:
@@ -54,8 +58,8 @@ class Dkd(Method):
 def decomposed(model: DeepLab, features: Tensor, old: int) -> tuple[Tensor, Tensor]:
     """Positive and negative reasoning scores of the old classes, [N, old, h, w] each.
 
-    Features are not negative, so a logit w·f + b falls into what speaks for the class, max(w, 0)·f, and what speaks
-    against it, min(w, 0)·f (eq. 4-6).
+    Features are not negative, so a logit w·f + b splits into a positive part, max(w, 0)·f, and a negative part, min(w, 0)·f
+    (eq. 4-6).
     """
     weight = torch.cat([cast(nn.Conv2d, classifier).weight for classifier in model.classifiers[1:]])[:old]
     return conv2d(features, weight.clamp(min=0)), conv2d(features, weight.clamp(max=0))

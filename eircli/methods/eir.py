@@ -13,7 +13,10 @@ from eircli.methods.distilled import DistilledReplay
 
 
 class Eir(DistilledReplay):
-    """Pseudo-labels, instances mixed into the new images, and distillation outside the new classes."""
+    """Pseudo-labels, instances mixed into the new images, and distillation outside the new classes.
+
+    Losses: `bce` and `rskd`, as in `DistilledReplay`.
+    """
 
     def __init__(self, config: method_settings.EirSettings, context: Context) -> None:
         super().__init__(config, context)

@@ -13,7 +13,10 @@ from eircli.model.deeplab import DeepLab
 
 
 class Finetune(Method):
-    """Summed binary cross-entropy against the visible labels."""
+    """Summed binary cross-entropy against the visible labels.
+
+    Losses: `bce`, binary cross-entropy.
+    """
 
     def __init__(self, config: method_settings.MethodSettings, context: Context) -> None:
         self.config, self.compiled = config, context.compiled

@@ -13,7 +13,10 @@ from eircli.model.deeplab import DeepLab, upsample
 
 
 class Ilt(Lwf):
-    """LwF, and the encoder's features held to the old model's by their mean squared distance."""
+    """LwF, plus the mean squared error between student and teacher encoder features.
+
+    Losses: `ce` and `kd`, as in `Lwf`; `features`, the squared error.
+    """
 
     def __init__(self, config: method_settings.IltSettings, context: Context) -> None:
         super().__init__(config, context)

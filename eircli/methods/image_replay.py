@@ -1,7 +1,6 @@
 """Image replay: whole stored images are shuffled among the new ones, with the labels they had when they were stored.
 
-What such an image does not label is the question: classes of other steps lie in its background. It may be completed by
-the old model, ignored, or taken for background.
+Unlabelled classes of a stored image are background there: it is pseudo-labelled, ignored or kept (`missing`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,10 @@ from eircli.methods.distilled import DistilledReplay
 
 
 class ImageReplay(DistilledReplay):
-    """Binary cross-entropy on new and stored images; pseudo-labels and distillation as options."""
+    """Binary cross-entropy on new and stored images; pseudo-labels and distillation as options.
+
+    Losses: `bce` and `rskd`, as in `DistilledReplay`.
+    """
 
     def __init__(self, config: method_settings.ImageReplaySettings, context: Context) -> None:
         super().__init__(config, context)

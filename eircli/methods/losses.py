@@ -17,7 +17,7 @@ def summed_bce(
 ) -> PerPixel:
     """Binary cross-entropy per channel, summed over the channels (methods/README.md §3).
 
-    Σ_c BCE(z_c, s_c) = Σ_c softplus(z_c) - Σ_c s_c·z_c, and s is sparse: nothing dense is built of it. With a
+    Σ_c BCE(z_c, s_c) = Σ_c softplus(z_c) - Σ_c s_c·z_c, and s is sparse: no dense one-hot is materialised. With a
     positive weight p the terms s_c·softplus(-z_c) count p times.
 
     Returns:

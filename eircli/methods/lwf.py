@@ -12,7 +12,10 @@ from eircli.model.deeplab import DeepLab, upsample
 
 
 class Lwf(Method):
-    """Softmax cross-entropy, and distillation of the old model's softmax over its own channels."""
+    """Softmax cross-entropy, and distillation of the teacher's softmax over its own channels.
+
+    Losses: `ce`, cross-entropy; `kd`, distillation.
+    """
 
     def __init__(self, config: method_settings.LwfSettings, context: Context) -> None:
         self.config, self.context = config, context

@@ -13,9 +13,12 @@ from eircli.model.deeplab import upsample
 
 
 class Mib(Lwf):
-    """LwF with both losses unbiased: background may be an old class to the labels, a new class to the old model.
+    """Unbiased: in the labels background includes old classes; for the teacher it includes the new ones.
 
-    The new classifiers start from the background's, its probability shared out among them: `model.new_classifier`.
+    The new classifiers start from the background's, its probability split among them: `model.new_classifier`.
+
+    Losses: `unce`, unbiased cross-entropy; `unkd`, unbiased distillation; in the base step and with `unbiased: false` those of
+    `Lwf`.
     """
 
     def __init__(self, config: method_settings.MibSettings, context: Context) -> None:

@@ -19,7 +19,10 @@ BINS = 1000
 
 
 class Plop(Method):
-    """Cross-entropy against pseudo-labels of which the old model is sure, and local POD at all stages and on the logits."""
+    """Cross-entropy against pseudo-labels with low entropy, and local POD at all stages and on the logits.
+
+    Losses: `ce`, cross-entropy; `pod`, local POD.
+    """
 
     def __init__(self, config: method_settings.PlopSettings, context: Context) -> None:
         self.config, self.context = config, context
@@ -27,7 +30,7 @@ class Plop(Method):
 
     @torch.no_grad()
     def begin(self, model: DeepLab, calibration: CalibrationPass) -> None:
-        """Each old channel's entropy threshold: the median entropy of the background pixels the old model gives it."""
+        """Each old channel's entropy threshold: the median entropy of the background pixels assigned to it by the teacher."""
         teacher = self.context.teacher
         if teacher is None:
             return
@@ -83,7 +86,7 @@ def gated_pseudo_labels(labels: Tensor, teacher_logits: Tensor, thresholds: Tens
     """Labels whose background is the teacher's prediction where its entropy is low, and ignored elsewhere (PLOP, §3.3).
 
     Returns:
-        uint8 [N, H, W]; and for every image the share of its background of which the old model is sure, 1 if it has none.
+        uint8 [N, H, W]; and for every image the share of its background with low entropy, 1 if it has none.
     """
     uncertain, guess = entropy(teacher_logits)
     background = labels == BACKGROUND
@@ -105,7 +108,7 @@ def local_pod(student: Tensor, teacher: Tensor, scales: tuple[int, ...]) -> Tens
 
 
 def pod_embedding(maps: Tensor, scales: tuple[int, ...]) -> Tensor:
-    """[N, C, H, W] → [N, E]; what is left over at the edge of a scale's windows is not in it."""
+    """[N, C, H, W] → [N, E]; remainder rows and columns are dropped."""
     height, width = maps.shape[2:]
     pooled = []
     for scale in (scale for scale in scales if scale <= min(height, width)):

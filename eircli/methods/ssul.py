@@ -1,8 +1,8 @@
-"""SSUL (Cha et al., NeurIPS 2021, arXiv:2106.11562) as far as it needs no saliency model; with a memory, SSUL-M.
+"""SSUL (Cha et al., NeurIPS 2021, arXiv:2106.11562) without the saliency detector; with a memory, SSUL-M.
 
 The paper splits background by an external saliency detector into true background and unknown objects. Here unknown is
-what the old model neither recognises nor takes for background: no class reaches the threshold, and background's sigmoid
-is below one half. So there is no unknown class in the base step, which has no old model.
+what the teacher predicts neither as a class nor as background: no class reaches the threshold, and background's sigmoid is
+below one half. So there is no unknown class in the base step, which has no teacher.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ from eircli.model.tiles import best_channels
 
 
 class Ssul(Method):
-    """Only the classifiers of background, unknown and the new classes learn, on labels completed by the old model."""
+    """Only the classifiers of background, unknown and the new classes learn, on labels completed by the teacher.
+
+    Losses: `bce`, binary cross-entropy.
+    """
 
     def __init__(self, config: method_settings.SsulSettings, context: Context) -> None:
         assert context.teacher is not None

@@ -15,12 +15,15 @@ from eircli.model.deeplab import DeepLab, predict, upsample
 
 
 class Star(Method):
-    """The new classes learn from the images, and from what they lack: features of old classes, and more background.
+    """New classes are trained on the images, on features sampled from the old classes' prototypes, and on re-weighted background,
+    the latter two as negatives.
 
-    A new step's images show old classes and background less often than all images together. Features drawn from the old
-    classes' prototypes make up for what is missing of each, background counts more; both are negatives of the new
-    classes. Old classes' features are held where the old model sees them (OCFM), and the new classes' mean features are
-    pushed away from the nearest old prototype (SAD). Old classifiers have no loss, and stay.
+    A new step's images show old classes and background less often than all images together. The sampled features and the
+    weight make up for what is missing of each. Old classes' features are held to the teacher's where it predicts these classes
+    (OCFM), and the new classes' mean features are pushed away from the nearest old prototype (SAD). Old classifiers get no
+    gradient.
+
+    Losses: `mbce`, binary cross-entropy of the new classes; `ocfm`; `sad`.
     """
 
     def __init__(self, config: method_settings.StarSettings, context: Context) -> None:

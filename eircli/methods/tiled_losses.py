@@ -40,6 +40,9 @@ def tiled_losses(
         positive_weight: as in `losses.summed_bce`.
         mean: of the cross-entropy; over all valid pixels of the targets if None.
         compiled: run each tile in a few kernels made by torch.compile, which pays on a GPU.
+
+    Returns:
+        The cross-entropy divided by `mean`'s count, and the distillation divided by N·H·W.
     """
     size = targets.valid.shape[1:]
     pixels = (targets.channels, targets.weights, targets.valid, region)
@@ -128,10 +131,11 @@ def bce_tile(
 
 
 def rskd_tile(logits: Tensor, teacher: Tensor, region: Tensor) -> tuple[Tensor, Tensor]:
-    """Unbiased distillation of a tile: the sum over its pixels in the region, and its gradient by the logits.
+    """Unbiased distillation of a tile: the sum over its region's pixels, and its gradient with respect to the logits.
 
     With q the teacher's softmax, p the student's, and b the student's softmax over background and new classes alone, the
-    gradient by an old class's logit is p - q, by background's or a new class's p - q_0·b; all over the teacher's channels.
+    gradient with respect to an old class's logit is p - q, to background's or a new class's p - q_0·b; all divided by the
+    number of the teacher's channels.
 
     Args:
         logits: [rows, K, W].

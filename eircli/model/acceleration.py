@@ -24,7 +24,7 @@ def accelerate(student: DeepLab, teacher: DeepLab | None, runtime: Runtime, devi
     """Make student and teacher cheaper to run, as `runtime` says; what they compute stays the same, to rounding.
 
     Args:
-        device_type, dtype: where they will run, and the number format of their forward passes.
+        device_type, dtype: where they will run, and the dtype of their forward passes.
     """
     if runtime.checkpoint_activations:
         checkpoint_activations(student)
@@ -45,7 +45,7 @@ def accelerate(student: DeepLab, teacher: DeepLab | None, runtime: Runtime, devi
 def fold_batchnorm(model: nn.Module) -> None:
     """Fold every BatchNorm that follows a convolution into the convolution's weights. For frozen models in evaluation mode.
 
-    Only where both are torch's own layers: a subclass may do more, such as hold the activation, and is left alone.
+    Only where both are torch's own layers: a subclass may do more, such as include an activation, and is left alone.
     """
     for parent in list(model.modules()):
         before: tuple[str, nn.Module] | None = None
@@ -57,7 +57,7 @@ def fold_batchnorm(model: nn.Module) -> None:
 
 
 def lower_weights(model: nn.Module, dtype: torch.dtype) -> None:
-    """Keep a frozen model's convolutions and linear layers in the type that autocast runs them in.
+    """Cast a frozen model's convolutions and linear layers to the autocast dtype.
 
     Autocast converts them anew in every pass: it caches only weights that require gradients.
     """

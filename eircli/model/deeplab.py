@@ -52,7 +52,10 @@ class DeepLab(nn.Module):
         cast(Any, self).to(memory_format=torch.channels_last)  # the faster layout for convolutions, on CPU and GPU alike
 
     def stages(self, images: Tensor) -> list[Tensor]:
-        """uint8 or float [N, 3, H, W] in 0..255 → the maps of the backbone's stages, then the head's features."""
+        """The maps of the backbone's stages, then the head's features.
+
+        uint8 or float [N, 3, H, W] in 0..255 → list of float [N, C_i, h_i, w_i].
+        """
         maps: list[Tensor] = self.backbone(((images - self.mean) / self.std).contiguous(memory_format=torch.channels_last))
         return [*maps, self.head(maps[-1])]
 
@@ -74,7 +77,7 @@ class DeepLab(nn.Module):
     def add_classes(self, count: int) -> None:
         """Grow by a classifier for `count` new classes, started as `config.new_classifier` says.
 
-        The logits of the old classes stay as they are; background's too, unless its probability is shared out: then
+        The logits of the old classes stay as they are; background's too, unless its probability is split: then
         the softmax probabilities of background and new classes are equal and sum to background's before (MiB, eq. 10-11).
         """
         background = cast(nn.Conv2d, self.classifiers[0])

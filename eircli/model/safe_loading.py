@@ -16,9 +16,11 @@ WRAPPERS = ("state_dict", "model_state_dict", "model_state", "model")
 
 
 class Loaded(NamedTuple):
+    """The content of a checkpoint file."""
+
     tensors: dict[str, Tensor]
     class_ids: list[int] | None
-    """The classes in the order learned, where the file is a checkpoint of ours."""
+    """The classes in the order learned, where the file is a checkpoint of eir."""
 
 
 def load_tensors(path: Path) -> Loaded:
@@ -31,7 +33,7 @@ def load_tensors(path: Path) -> Loaded:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
-    except Exception as error:  # torch.load raises whatever the file's damage leads to
+    except Exception as error:  # torch.load raises many types on damaged files
         reason = "it holds more than tensors and plain data" if "weights_only" in str(error).lower() else type(error).__name__
         raise UserError(
             f"{path}: cannot be loaded safely ({reason}); give a file with the state dict alone, as torch.save(model.state_dict(), FILE) writes it"

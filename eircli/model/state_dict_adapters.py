@@ -37,6 +37,8 @@ ADAPTERS = {"cls.0.": ("DKD / EIR", DKD), "classifiers.0.": ("eir", EIR), "class
 
 
 class Adapted(NamedTuple):
+    """A state dict under the names of a network here."""
+
     naming: str
     state: State
     left_out: list[str]

@@ -1,7 +1,7 @@
 """Dilated 3×3 convolutions of many channels on the CPU in bfloat16, as nine 1×1 convolutions of shifted maps.
 
-Where both the dilation and the channels are large, as in the ASPP of a ResNet-50 or -101, oneDNN leaves its matrix kernels
-and takes five to ten times as long. And of an ASPP's outer taps many fall outside the map, which shifted maps leave out.
+Where both the dilation and the channels are large, as in the ASPP of a ResNet-50 or -101, oneDNN falls back from its GEMM
+kernels and takes five to ten times as long. And of an ASPP's outer taps many fall outside the map, which shifted maps leave out.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Logits at the images' size, a tile at a time: the whole of them, N·K·H·W numbers, is never written.
+"""Logits at the images' size, a tile at a time: the whole of them, N·K·H·W numbers, is never materialised.
 
 Bilinear interpolation is linear in each direction: rows are a matrix [H, h] times the map, columns one [W, w]. A tile is a
 band of an image's rows with all channels, [rows, K, W], small enough for a processor's cache.
@@ -16,7 +16,7 @@ TILE = {"cpu": 1 << 18, "cuda": 1 << 24}
 
 
 class Band(NamedTuple):
-    """Some rows of the images, and the rows of the maps that they are made of."""
+    """A band of output rows, the map rows that it is interpolated from, and their weights."""
 
     rows: slice
     """Of the images."""
@@ -71,7 +71,7 @@ def interpolate_rows(wide: Tensor, band: Band) -> Tensor:
 
 
 def add_rows_backward(gradient: Tensor, band: Band, into: Tensor) -> None:
-    """The transpose of `mixed`: add a band's gradient [rows, K, W] to that of the wide maps [h, K, W]."""
+    """The transpose of `interpolate_rows`: add a band's gradient [rows, K, W] to that of the wide maps [h, K, W]."""
     part = into[band.sources]
     part.view(len(part), -1).addmm_(band.mix.T, gradient.flatten(1))
 

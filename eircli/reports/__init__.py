@@ -1,1 +1,1 @@
-"""What can be said of runs: tables, comparisons, pictures."""
+"""Reports on runs: tables, comparisons, pictures."""

@@ -17,7 +17,7 @@ class BankFacts:
     path: str
     kind: str
     rule: str | None
-    """By which its exemplars were chosen; None where nothing is chosen."""
+    """Selection rule; None for kinds without."""
     budget: int | str
     exemplars: int
     bytes: int

@@ -1,4 +1,4 @@
-"""`eir compare`: runs grouped over their seeds and held against each other. Imports no torch, needs no data set."""
+"""`eir compare`: runs grouped over their seeds and compared. Imports no torch, needs no data set."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Summary:
 
     mean: float | None
     sd: float | None
-    """The sample standard deviation; None of one value."""
+    """The sample standard deviation; None for a single value."""
     values: list[float | None]
     """In order of the seeds."""
 
@@ -42,7 +42,7 @@ class Difference:
     """Those that both have."""
     mean: float
     interval: list[float] | None
-    """Low and high end of the confidence interval by Student's t; None of one pair."""
+    """Low and high end of the confidence interval by Student's t; None for a single pair."""
     values: list[float]
 
 
@@ -55,13 +55,13 @@ class Group:
     seeds: list[int]
     run_dirs: list[str]
     budget: int | str | None
-    """None where the memory has none."""
+    """None for kinds without a budget."""
     memory_bytes: Summary | None
     """Of the exemplars after the last step."""
     steps: list[dict[str, Summary]]
     """Step → figure → its summary."""
     difference: Difference | None = None
-    """To the group that all are held against; None for that one."""
+    """To the reference group; None for that one."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Comparison:
     """Groups of runs, best first."""
 
     against: str
-    """The name of the group that the others are held against."""
+    """The name of the reference group."""
     confidence: float
     """Of the differences' intervals."""
     runs: list[Group]
@@ -82,7 +82,7 @@ def compare(runs: Sequence[Run], against: str | None = None) -> Comparison:
     if these agree on them.
 
     Args:
-        against: name of the group that the others are held against; the best one if None.
+        against: name of the reference group; the best one if None.
 
     Raises:
         UserError: a step without results, runs that end with other classes, or an unknown name.
@@ -117,7 +117,7 @@ def _every_step(run: Run) -> list[StepResults]:
 
 
 def _check_alike(runs: Sequence[Run], results: Sequence[Sequence[StepResults]]) -> None:
-    """Only figures of the same kind stand in one table."""
+    """Refuse runs whose figures are not comparable."""
     kinds = [
         {
             "classes at the end": sorted(c.id for c in steps[-1].classes),
@@ -134,7 +134,7 @@ def _check_alike(runs: Sequence[Run], results: Sequence[Sequence[StepResults]]) 
 
 
 def _base_of_stepwise_runs(results: Sequence[Sequence[StepResults]]) -> frozenset[int] | None:
-    """The ids of the first step, of runs with more than one step if they agree on them; None if not, or without such."""
+    """Base-step class ids shared by all multi-step runs; else None."""
     bases = {frozenset(row.id for row in steps[0].classes) for steps in results if len(steps) > 1}
     return bases.pop() if len(bases) == 1 else None
 
@@ -142,7 +142,7 @@ def _base_of_stepwise_runs(results: Sequence[Sequence[StepResults]]) -> frozense
 def _figures(steps: Sequence[StepResults], borrowed: frozenset[int] | None) -> list[Figures]:
     """The figures of every step of a run, all from the classes' IoUs.
 
-    Old are background and the run's own base classes; a run of a single step borrows the other runs'.
+    Old are background and the run's own base classes; a run of a single step uses the other runs' base classes.
     """
     ious = [{row.id: row.iou for row in step.classes} for step in steps]
     base = borrowed if len(steps) == 1 and borrowed else frozenset(ious[0])

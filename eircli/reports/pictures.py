@@ -70,7 +70,7 @@ def _save(picture: Image.Image, path: Path) -> None:
 
 
 def palette() -> UInt8Array:
-    """uint8 [256, 3]: hues a golden section apart, none of them grey like the photographs; ignore is white."""
+    """uint8 [256, 3]: colours with golden-ratio hue spacing, none of them grey like the photographs; ignore is white."""
     colours = [colorsys.hsv_to_rgb(0.618034 * channel % 1, 0.9, 1 if channel % 2 else 0.7) for channel in range(256)]
     table = (255 * np.array(colours)).astype(np.uint8)
     table[IGNORE] = 255

@@ -17,7 +17,7 @@ class StepStatus:
     done: dict[Artifact, bool]
     """Of those that the step needs."""
     unfinished: bool
-    """Whether its training was begun and can go on."""
+    """Whether its training was begun and can be resumed."""
     made: dict[Artifact, str]
     """When, of those that are done."""
 
@@ -35,7 +35,7 @@ class RunStatus:
 
 
 COMMANDS: dict[Artifact, str] = {"bank": "build-memory", "checkpoint": "train", "results": "evaluate"}
-"""What makes which artifact, in the order in which a step needs them."""
+"""The command that makes each artifact, in the order in which a step needs them."""
 
 
 def status(run: Run) -> RunStatus:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from eircli.reports.bank import BankFacts
 
 TABLE_WIDTH = 120
-"""Columns where stdout is no terminal: nothing is cut."""
+"""Table width where stdout is no terminal."""
 
 
 def stdout() -> Console:

@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 @contextmanager
 def locked_by_main(run: Run) -> Iterator[None]:
-    """Hold a run for writing (`Run.locked`), in the main process."""
+    """Hold the run's write lock (`Run.locked`), in the main process."""
     with ExitStack() as held:
 
         def begin() -> None:

@@ -79,8 +79,8 @@ class Record:
 def forget_derived(steps: Steps, step: int, artifact: Artifact, memory_needs_model: bool) -> None:
     """Drop from the record what was made from an artifact that is replaced.
 
-    A bank goes into its step's checkpoint and into all later banks; a checkpoint into its results, all later
-    checkpoints, and all later banks if they were chosen or made by the model; results into nothing.
+    A bank is an input of its step's checkpoint and of all later banks; a checkpoint of its results, all later
+    checkpoints, and all later banks if they were chosen or made by the model; results of nothing.
     """
     order = {"bank": 0, "checkpoint": 1, "results": 2, "results_full_size": 2}
     if order[artifact] == 2:

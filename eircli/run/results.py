@@ -23,7 +23,7 @@ class ClassResult:
     """The step that learned it; 0 for background."""
     iou: float | None
     pixels: int
-    """Of the truth."""
+    """Ground-truth pixels."""
     taken_by_background: float | None
     """Share of its true pixels predicted as background; None for background, or without such pixels."""
     forgetting: float | None
@@ -36,7 +36,8 @@ class StepResults:
 
     step: int
     old: float | None
-    """Mean IoU over background and the base step's classes."""
+    """Mean IoU over background and the base step's classes; `old_taken_by_background` is over the classes of all earlier
+    steps."""
     new: float | None
     """Over the classes learned later; None in the base step."""
     all: float | None
@@ -45,7 +46,8 @@ class StepResults:
     average_all: float | None
     """The mean of `all` over the steps so far; None unless all of them are evaluated."""
     old_taken_by_background: float | None
-    """Share of the true pixels of all classes learned in earlier steps that are predicted as background."""
+    """Share of the true pixels of the classes of all earlier steps that are predicted as background; `old` is over background and
+    the base step's classes."""
     size: str
     """At which size it was measured, in words."""
     absent_class: str
@@ -67,14 +69,14 @@ class StepMeans(NamedTuple):
 
 
 def summarize(ious: Sequence[float | None], base_count: int) -> StepMeans:
-    """The figures the field reports, of the IoUs of background, `base_count` base classes, and later ones."""
+    """The standard mIoU figures, of the IoUs of background, `base_count` base classes, and later ones."""
     old, new = mean(ious[: 1 + base_count]), mean(ious[1 + base_count :])
     harmonic = None if old is None or new is None else 2 * old * new / (old + new) if old + new else 0.0
     return StepMeans(old, new, mean(ious), harmonic)
 
 
 def mean(values: Iterable[float | None]) -> float | None:
-    """The mean of the values that are there; None of none."""
+    """The mean of the values that are not None; None if there are none."""
     there = [value for value in values if value is not None]
     return sum(there) / len(there) if there else None
 

@@ -31,7 +31,7 @@ def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None =
     """The run that a recipe, a run directory or its manifest.yaml means. Creates nothing, and needs no data set.
 
     Args:
-        look_only: the caller reads nothing of the run but its recipe, so a contradicting run directory is no matter.
+        look_only: skip the check against an existing run directory.
 
     Raises:
         UserError: no such recipe, a bad one, or one that contradicts the manifest already in its run directory.
@@ -42,8 +42,8 @@ def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None =
 class Run:
     """Everything about a run that its manifest, record and data set determine.
 
-    Class names and schedule come from the record of a run that was worked on, so that its data set need not be there;
-    whatever needs images raises a `UserError` where the data set is not.
+    Class names and schedule come from the record if present; access to images raises `UserError` where the data set is
+    missing.
     """
 
     def __init__(self, directory: RunDir) -> None:
@@ -90,7 +90,7 @@ class Run:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for writing (`RunDir.locked`), on the classes of its data set."""
+        """Hold the run's write lock (`RunDir.locked`), with the classes of its data set."""
         with self.directory.locked(self.dataset.classes):
             yield
 

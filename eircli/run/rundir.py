@@ -128,7 +128,7 @@ class RunDir:
     @property
     def recorded(self) -> Record:
         """The record; empty for a run that no command has worked on."""
-        if self._record is None:  # read once: while the run is held, nobody else changes it
+        if self._record is None:  # cached: only the holder of the lock writes
             self._record = read_manifest(self.manifest_path)[1] if self.manifest_path.exists() else Record()
         return self._record
 
@@ -205,7 +205,7 @@ def open_run_dir(target: Path, overrides: Sequence[str] = (), run_dir: Path | No
     """The run that a recipe, a run directory or its manifest.yaml means. Creates nothing.
 
     Args:
-        look_only: the caller reads nothing of the run but its recipe, so a contradicting run directory is no matter.
+        look_only: skip the check against an existing run directory.
 
     Raises:
         UserError: no such recipe, a bad one, or one that contradicts the manifest already in its run directory.

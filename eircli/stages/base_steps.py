@@ -1,7 +1,7 @@
 """Base steps shared between runs: one that is the same for several runs is trained once.
 
 Checkpoints lie beside the runs, in `.base-steps/HASH.pt`, under the hash of all that they depend on: settings, data files,
-starting weights, number format. Beside each lies its own SHA-256. They are hard links to the runs' own files where the
+starting weights, dtype. Beside each lies its own SHA-256. They are hard links to the runs' own files where the
 file system has such, and cost no room.
 """
 
@@ -24,7 +24,7 @@ from eircli.run.main_process import write_on_main
 from eircli.run.run import Run
 
 VERSION = 2
-"""Increased whenever the same settings and data would train another base step."""
+"""Incremented whenever the same settings and data would train another base step."""
 
 
 def shared_checkpoint(run: Run) -> Path:
@@ -100,7 +100,7 @@ def _publish(run: Run) -> None:
 
 
 def _link(source: Path, target: Path) -> None:
-    """Make `target` the same file as `source`, or a copy of it, whole or not at all."""
+    """Make `target` the same file as `source`, or a copy of it, atomically."""
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.part")
     temporary.unlink(missing_ok=True)

@@ -27,10 +27,10 @@ from eircli.stages.build_memory import build_memory
 
 
 def train(run: Run, step: int, say: Say, again: bool = False) -> None:
-    """Train a step, going on where an interrupted run stopped; a finished step is left alone unless `again`.
+    """Train a step, resuming where an interrupted run stopped; a finished step is left alone unless `again`.
 
     Raises:
-        UserError: the step before is not trained, its batches cannot be shared out, or something it needs is missing or
+        UserError: the step before is not trained, its batches cannot be split, or something it needs is missing or
             damaged.
         RunFailed: a loss is no longer finite.
     """

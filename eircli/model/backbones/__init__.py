@@ -40,7 +40,7 @@ def build_backbone(config: Model, load_weights: bool) -> Backbone:
 
 
 def recomputed_blocks(name: str) -> tuple[type[nn.Module], ...]:
-    """The types of a backbone's parts that are recomputed as one, so that only their inputs are kept."""
+    """Block types of a backbone for activation checkpointing."""
     blocks: tuple[type[nn.Module], ...] = _module(name).BLOCKS
     return blocks
 

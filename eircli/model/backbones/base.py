@@ -8,20 +8,20 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 OTHER_PARTS = ("classifier.", "aux_classifier.", "aspp.", "cls.")
-"""How names of the other parts begin in files of whole segmentation networks."""
+"""State-dict prefixes of the other parts of whole segmentation networks."""
 
 
 class Backbone(nn.Module, ABC):
     """A feature extractor.
 
-    Each backbone's module has two names beside it: `build(name) -> Backbone`, with random weights, and `BLOCKS`, the types of
-    the parts that are run again in the backward pass where memory is short.
+    Each backbone's module must also define `build(name) -> Backbone`, with random weights, and `BLOCKS`, the block types for
+    activation checkpointing.
     """
 
     prefix: ClassVar[str] = ""
-    """What stands before a parameter's name here that it has not in files of the network's own weights."""
+    """Prefix of its parameter names relative to the wrapped network's state dict."""
     ignored_prefixes: ClassVar[tuple[str, ...]] = ()
-    """How names begin, in such files, of parts that are not taken, such as the classifier."""
+    """State-dict prefixes that are ignored when loading."""
 
     @abstractmethod
     def forward(self, images: Tensor) -> list[Tensor]:

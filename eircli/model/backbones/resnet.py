@@ -40,7 +40,7 @@ class ResNetFeatures(Backbone):
 
 
 def dilate(stage: nn.Sequential) -> None:
-    """Take the stride out of a ResNet's stage: its blocks after the first see as far through dilation 2."""
+    """Replace the stride of a ResNet stage by dilation 2 (in the blocks after the first)."""
     for number, block in enumerate(stage):
         for convolution in (m for m in block.modules() if isinstance(m, nn.Conv2d)):
             convolution.stride = (1, 1)

@@ -32,7 +32,7 @@ class SwinFeatures(Backbone):
         stages, maps = [], images
         for number, layer in enumerate(self.features):
             maps = layer(maps)
-            if number % 2:  # between the stages' blocks stand patch embedding and merging
+            if number % 2:  # odd indices are stages; even ones patch embedding or merging
                 stages.append(maps.permute(0, 3, 1, 2))
         last = self.norm(maps).permute(0, 3, 1, 2)
         return [*stages[:-1], interpolate(last, stages[-2].shape[2:], mode="bilinear", align_corners=False)]

@@ -9,7 +9,7 @@ from eircli.model.backbones.base import Backbone
 
 
 def build(name: str) -> Backbone:
-    """The network; there is one of that name."""
+    """The network; `name` is unused."""
     return TinyBackbone()
 
 
