@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import TypeAdapter
-
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -26,4 +24,6 @@ def from_json(kind: type[RecordT], text: str) -> RecordT:
     Raises:
         ValueError: no JSON, or a field is missing or of another type.
     """
+    from pydantic import TypeAdapter  # the help of the command needs none of it
+
     return TypeAdapter(kind).validate_json(text)
