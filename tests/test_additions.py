@@ -86,32 +86,23 @@ def eir(copy: Path, *arguments: str) -> str:
     return done.stdout
 
 
-def test_a_memory_kind(copy: Path) -> None:
+def test_a_memory_kind_a_backbone_and_a_command(copy: Path) -> None:
     (copy / "eircli/memory/kinds/first_images.py").write_text(KIND)
+    (copy / "eircli/model/backbones/patches.py").write_text(BACKBONE)
+    (copy / "eircli/cli/classes.py").write_text(COMMAND)
     line = 'MemoryKindEntry("first-images", bounded=False, from_model=False),'
     add_line(copy / "eircli/config/memory_kinds.py", "ENTRIES = (", line)
-    methods = copy / "eircli/config/methods.py"  # a method that keeps it: image replay, for once
+    add_line(copy / "eircli/config/backbones.py", "BACKBONES = {", '"patches": BackboneEntry("patches", 12, 8),')
+    add_line(copy / "eircli/cli/app.py", "COMMANDS = (", '"classes",')
+    methods = copy / "eircli/config/methods.py"  # a method that keeps the new kind: image replay, for once
     methods.write_text(methods.read_text().replace('return "images"', 'return "first-images"', 1))
-    method = ["--set", "method={name: image-replay}"]
-    finished = json.loads(eir(copy, "run-protocol", "tiny.yaml", *method, "--json"))["runs"][0]
+    settings = ["method={name: image-replay}", "model.backbone=patches", "runtime.checkpoint_activations=true"]
+    overrides = [word for setting in settings for word in ("--set", setting)]
+    finished = json.loads(eir(copy, "run-protocol", "tiny.yaml", *overrides, "--json"))["runs"][0]
     assert [len(step["classes"]) for step in finished["steps"]] == [3, 4, 5]
     facts = json.loads(eir(copy, "build-memory", "runs/tiny-seed0", "--step", "2", "--json"))
     assert facts["kind"] == "first-images"
     assert sum(facts["per_class"].values()) == facts["exemplars"] <= 3
     assert json.loads(eir(copy, "compare", "runs/tiny-seed0", "--json"))["runs"][0]["budget"] is None
-
-
-def test_a_backbone(copy: Path) -> None:
-    (copy / "eircli/model/backbones/patches.py").write_text(BACKBONE)
-    add_line(copy / "eircli/config/backbones.py", "BACKBONES = {", '"patches": BackboneEntry("patches", 12, 8),')
-    backbone = ["--set", "model.backbone=patches", "--set", "runtime.checkpoint_activations=true"]
-    finished = json.loads(eir(copy, "run-protocol", "tiny.yaml", *backbone, "--json"))["runs"][0]
-    assert [len(step["classes"]) for step in finished["steps"]] == [3, 4, 5]
-
-
-def test_a_command(copy: Path) -> None:
-    (copy / "eircli/cli/classes.py").write_text(COMMAND)
-    add_line(copy / "eircli/cli/app.py", "COMMANDS = (", '"classes",')
-    assert eir(copy, "classes", "tiny.yaml").splitlines()[0] == "striped red disc"
+    assert eir(copy, "classes", "runs/tiny-seed0").splitlines()[0] == "striped red disc"
     assert "Print the names of a run's classes." in eir(copy, "--help")
-    assert "Example: eir classes" in eir(copy, "classes", "--help")

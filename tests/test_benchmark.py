@@ -1,5 +1,6 @@
 """`eir bench`: its plain ways are references, its figures add up."""
 
+import io
 import json
 import math
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from typer.testing import CliRunner
 
 from eircli.benchmark import growth, suite
@@ -15,9 +17,12 @@ from eircli.benchmark.estimate import Speeds, estimate
 from eircli.benchmark.measure import Case, cost, peak_memory
 from eircli.benchmark.parts import PASTES, composition_case, loss_case
 from eircli.benchmark.plain import plain_fuse
+from eircli.benchmark.report import BenchReport
 from eircli.benchmark.steps import training_setup
 from eircli.benchmark.synthetic_inputs import synthetic_instances, synthetic_labels
+from eircli.benchmark.tables import bench_table
 from eircli.cli.app import app
+from eircli.common.records import from_json
 from eircli.common.types import IGNORE
 from eircli.config.manifest import Runtime
 from eircli.engine.device import choose_compute
@@ -106,8 +111,11 @@ def test_the_command_measures_a_recipe(monkeypatch: pytest.MonkeyPatch, one_thre
     assert any(row["ratio"] is not None for row in rows)
     assert facts["estimate"]["hours"] > 0
     assert len(facts["estimate"]["steps"]) == 3
-    printed = CliRunner().invoke(app, ["bench", str(TINY), "--seconds", "0", *one_thread])
-    assert "the whole recipe in float32: about" in printed.stdout
+    console = Console(file=io.StringIO(), width=150)
+    console.print(bench_table(from_json(BenchReport, found.stdout)))
+    printed = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "the whole recipe in float32: about" in printed
+    assert all(row["name"] in printed for row in rows)
 
 
 def test_the_command_without_a_recipe_draws_its_own_images() -> None:

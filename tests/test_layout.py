@@ -34,9 +34,16 @@ WITH_TORCH = {"common/distributed"}
 """Modules of such rooms that do."""
 
 
+@cache
+def parsed(module: Path) -> ast.Module:
+    """A module's syntax tree."""
+    return ast.parse(module.read_text(encoding="utf-8"))
+
+
+@cache
 def imports(module: Path, lazy: bool = True) -> set[str]:
     """The modules of the house that a module imports, type checking aside; without `lazy` only when it is imported itself."""
-    tree = ast.parse(module.read_text(encoding="utf-8"))
+    tree = parsed(module)
     aside = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.dump(n.test)]
     if not lazy:
         aside += [n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)]  # type: ignore[misc]
@@ -55,6 +62,7 @@ def imports(module: Path, lazy: bool = True) -> set[str]:
     return names
 
 
+@cache
 def _file(name: str) -> Path:
     plain = ROOT / (name.replace(".", "/") + ".py")
     return plain if plain.exists() else ROOT / name.replace(".", "/") / "__init__.py"
@@ -150,7 +158,7 @@ def test_nobody_asks_which_one_it_is(thing: str) -> None:
         place = str(module.relative_to(PACKAGE))
         if any(place == room or place.startswith(f"{room}/") for room in rooms):
             continue
-        tree = ast.parse(module.read_text(encoding="utf-8"))
+        tree = parsed(module)
         assert not asked_for(tree) & names, f"{place} names a {thing}"
         own = {f"eircli.memory.kinds.{n}" for n in MEMORY_KINDS} | {
             f"eircli.model.backbones.{b.module}" for b in BACKBONES.values()
@@ -177,7 +185,7 @@ SHAPED = ("Float[", "Int[", "UInt8[", "Bool[", "PerPixel", "Scalar")
 def test_functions_of_tensors_state_shapes() -> None:
     """In a docstring or by jaxtyping; methods without a docstring have that of the method they override."""
     for module in modules():
-        tree = ast.parse(module.read_text(encoding="utf-8"))
+        tree = parsed(module)
         overriding = {id(f) for c in ast.walk(tree) if isinstance(c, ast.ClassDef) and c.bases for f in c.body}
         for function in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and not n.name.startswith("_")):
             arguments = [*function.args.args, *function.args.kwonlyargs]
