@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from eircli.cli.finish import finish
 from eircli.cli.options import (
     Against,
     AsJson,
@@ -18,7 +19,6 @@ from eircli.cli.options import (
     on_device,
     open_all,
 )
-from eircli.cli.run_protocol import finish
 from eircli.common.records import to_json
 
 EXAMPLE = "eir sweep configs/shapes-6-2-eir.yaml --grid method.threshold=0.5,0.7,0.9 --seeds 0,1,2"
