@@ -23,12 +23,14 @@ def finish(runs: Sequence[Run], announce: bool = False) -> list[list[StepResults
 
     # Several processes must agree on what is done, which `run_protocol` sees to.
     known = [recorded_results(run) if launched().processes == 1 else None for run in runs]
-    to_do = [run.checked() for run, results in zip(runs, known, strict=True) if results is None]
+    for run, results in zip(runs, known, strict=True):
+        if results is None:
+            run.checked()
     found = []
     for number, (run, results) in enumerate(zip(runs, known, strict=True), start=1):
         if announce:
             say(f"{number} of {len(runs)}: {run.directory.path}")
-        found.append(_run(run) if run in to_do else results or [])
+        found.append(_run(run) if results is None else results)
     return found
 
 
