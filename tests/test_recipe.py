@@ -73,6 +73,16 @@ def test_a_comparison_is_its_runs(tmp_path: Path) -> None:
     assert differing_keys(hard, load_recipe(tmp_path / "like.yaml")) == ["name", "seed", "dataset.seed"]
 
 
+def test_a_run_of_a_comparison_takes_another_method_or_length_whole(tmp_path: Path) -> None:
+    file = tmp_path / "many.yaml"
+    common = "dataset: {kind: shapes}\nprotocol: {schedule: 6-2}\nmethod: {name: eir, slot: 32}\ntrain: {iterations: 9, base: {iterations: 7}}\n"
+    file.write_text(common + "runs: {eir: , ft: {method: {name: finetune}}, ep: {train: {epochs: 1, base: {epochs: 2}}}}\n")
+    eir, ft, ep = (load_recipe(target) for target in recipes_in(file))
+    assert ft.method.name == "finetune"
+    assert (ep.train.epochs, ep.train.base.epochs, ep.train.iterations, ep.train.base.iterations) == (1, 2, None, None)
+    assert (eir.train.iterations, eir.train.base.iterations) == (9, 7)
+
+
 @pytest.mark.parametrize(
     ("runs", "target", "message"),
     [

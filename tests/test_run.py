@@ -17,6 +17,7 @@ from eircli.common.errors import UserError
 from eircli.common.types import UInt8Array
 from eircli.reports.comparison import compare
 from eircli.reports.status import status
+from eircli.reports.step import describe_step
 from eircli.run.predictor import Predictor
 from eircli.run.run import open_run
 from eircli.stages.evaluate import evaluate
@@ -141,6 +142,36 @@ def test_a_damaged_record_is_said(finished: Path, tmp_path: Path) -> None:
     path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"steps": {0: {"checkpoint": {"file": "x"}}}}))
     with pytest.raises(UserError, match=r"manifest\.yaml: steps: is no record of a run"):
         status(open_run(tmp_path / "run"))
+
+
+def test_damaged_class_names_are_said(finished: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished, tmp_path / "run")
+    path = tmp_path / "run/manifest.yaml"
+    for classes in (5, "ab", [1, 2]):
+        path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"classes": classes}))
+        with pytest.raises(UserError, match=r"manifest\.yaml: classes: must be the names of the run's classes"):
+            status(open_run(tmp_path / "run"))
+
+
+def test_who_only_looks_at_a_recipe_takes_nothing_from_the_run_directory_it_would_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    run = open_run(TINY)
+    with run.locked():
+        pass
+    assert Path("runs/tiny-seed0/manifest.yaml").is_file()
+    other = open_run(TINY, ["dataset.groups=[2,2,2]"], look_only=True).checked()
+    assert describe_step(other, 0).steps == 5
+
+
+def test_a_manifest_without_a_record_is_a_recipe(finished: Path, tmp_path: Path) -> None:
+    tree = yaml.safe_load((finished / "manifest.yaml").read_text())
+    (tmp_path / "run").mkdir()
+    for keys in (("steps",), ("steps", "classes")):
+        kept = {key: value for key, value in tree.items() if key not in keys}
+        (tmp_path / "run/manifest.yaml").write_text(yaml.safe_dump(kept))
+        assert open_run(tmp_path / "run").manifest == open_run(finished).manifest
 
 
 def test_results_of_another_version_are_said(finished: Path, tmp_path: Path) -> None:

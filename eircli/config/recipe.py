@@ -74,12 +74,7 @@ def load_recipe(target: Path, overrides: Sequence[str] = ()) -> Manifest:
             raise UserError(f"{target}: like: {targets[-1].name} is like this recipe itself")
         below = _read(targets[-1])
         below.pop("name", None)
-        if _names_another_method(below.get("method"), tree.get("method")):
-            del below["method"]
-        for part, given in ((below.get("train"), tree.get("train")), (_base(below), _base(tree))):
-            if isinstance(part, dict):
-                _drop_length(part, given)
-        tree = merge(below, tree)
+        tree = _on_top(below, tree)
     return resolve({"name": name, **tree}, overrides, str(target))
 
 
@@ -114,7 +109,7 @@ def _read(target: Path) -> Tree:
         hint = f"did you mean {near[0]}? " if near else ""
         raise UserError(f"{file}: has no run {run}; {hint}it has {', '.join(runs)}")
     common = {key: value for key, value in tree.items() if key != "runs"}
-    return {"name": f"{file.stem}-{run}", **merge(common, runs[run])}
+    return {"name": f"{file.stem}-{run}", **_on_top(common, runs[run])}
 
 
 def _runs(file: Path, tree: Tree) -> dict[str, Tree]:
@@ -123,6 +118,17 @@ def _runs(file: Path, tree: Tree) -> dict[str, Tree]:
     if not isinstance(runs, dict) or not all(isinstance(changes, dict | None) for changes in runs.values()):
         raise UserError(f"{file}: runs: must map the name of every run to its settings")
     return {str(run): changes or {} for run, changes in runs.items()}
+
+
+def _on_top(below: Tree, above: Tree) -> Tree:
+    """Both recipes, `above` winning; another method or length of `above` takes the place of that of `below` whole."""
+    below = deep_copy(below)
+    if _names_another_method(below.get("method"), above.get("method")):
+        del below["method"]
+    for part, given in ((below.get("train"), above.get("train")), (_base(below), _base(above))):
+        if isinstance(part, dict):
+            _drop_length(part, given)
+    return merge(below, above)
 
 
 def _base(tree: Tree) -> Any:

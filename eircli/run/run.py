@@ -36,7 +36,7 @@ def open_run(target: Path, overrides: Sequence[str] = (), run_dir: Path | None =
     Raises:
         UserError: no such recipe, a bad one, or one that contradicts the manifest already in its run directory.
     """
-    return Run(open_run_dir(target, overrides, run_dir, look_only))
+    return Run(open_run_dir(target, overrides, run_dir, look_only), recorded_classes=not look_only)
 
 
 class Run:
@@ -44,10 +44,13 @@ class Run:
 
     Class names and schedule come from the record if present; access to images raises `UserError` where the data set is
     missing.
+
+    Args:
+        recorded_classes: take the class names from the record if they are there; else always from the data set.
     """
 
-    def __init__(self, directory: RunDir) -> None:
-        self.directory = directory
+    def __init__(self, directory: RunDir, recorded_classes: bool = True) -> None:
+        self.directory, self._recorded_classes = directory, recorded_classes
 
     @property
     def manifest(self) -> Manifest:
@@ -57,7 +60,8 @@ class Run:
     @cached_property
     def classes(self) -> tuple[str, ...]:
         """The names of the data set's classes: class id k at position k - 1."""
-        return self.directory.classes or class_names(self.manifest.dataset)
+        recorded = self.directory.classes if self._recorded_classes else None
+        return recorded or class_names(self.manifest.dataset)
 
     @cached_property
     def schedule(self) -> Schedule:

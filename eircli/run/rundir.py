@@ -198,6 +198,8 @@ def read_manifest(path: Path) -> tuple[Manifest, Record]:
         }
     except (AttributeError, TypeError):
         raise UserError(f"{path}: steps: is no record of a run; restore the file from a copy") from None
+    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
+        raise UserError(f"{path}: classes: must be the names of the run's classes; restore the file from a copy")
     return resolve(tree, source=str(path)), Record(made, None if classes is None else tuple(classes))
 
 
@@ -215,7 +217,7 @@ def open_run_dir(target: Path, overrides: Sequence[str] = (), run_dir: Path | No
         what = "no manifest.yaml in this folder" if target.is_dir() else "no such recipe or run directory"
         raise UserError(f"{target}: {what}; give a recipe (configs/*.yaml), a run directory, or its manifest.yaml")
     tree = load_yaml(path)
-    if "steps" in tree and run is None:
+    if run is None and any(key in tree for key in RECORD_KEYS):
         for key in RECORD_KEYS:
             tree.pop(key, None)
         manifest = resolve(tree, overrides, str(path))
@@ -224,7 +226,7 @@ def open_run_dir(target: Path, overrides: Sequence[str] = (), run_dir: Path | No
         if run_dir is not None and run_dir.resolve() != path.parent.resolve():
             raise UserError(f"--run-dir: {target} is itself a run directory; give its recipe to start another run")
         return RunDir(path.parent, manifest, str(target))
-    manifest = load_recipe(target, overrides)
+    manifest = load_recipe(target if run else path, overrides)
     words = [str(target), *(word for override in overrides for word in ("--set", override))]
     opened_by = shlex.join([*words, "--run-dir", str(run_dir)] if run_dir else words)
     directory = RunDir(run_dir or Path("runs") / f"{manifest.name}-seed{manifest.seed}", manifest, opened_by)

@@ -150,7 +150,7 @@ class Supply:
         return encode(exemplar, settings.encoding, settings.jpeg_quality)
 
     def dedup_key(self, class_id: int, position: int) -> Hashable:
-        """Its identity (`ExemplarKind.identity`)."""
+        """Its identity (`ExemplarKind.dedup_key`)."""
         if class_id in self.material.old:
             return self.kind.dedup_key(class_id, position, self.encoded(class_id, position).source)
         return self.kind.dedup_key(class_id, position, self.material.images.ids[self.found[position].image])
