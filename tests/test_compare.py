@@ -134,6 +134,12 @@ def test_runs_of_one_name_and_other_settings_are_no_seeds_of_one_another(tmp_pat
     assert [row.seeds for row in compare([one, other]).runs] == [[0], [1]]
 
 
+def test_a_wrong_grid_is_named_with_its_recipe(tmp_path: Path) -> None:
+    path = recipe(tmp_path, "mine")
+    with pytest.raises(UserError, match=r"mine\.yaml: --grid method\.treshold=0\.5: unknown key method\.treshold; did you mean"):
+        variants(path, ["method.treshold=0.5,0.7"], [])
+
+
 def eir(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["eir", *arguments])
     with pytest.raises(SystemExit) as end:

@@ -83,6 +83,12 @@ def test_a_run_of_a_comparison_takes_another_method_or_length_whole(tmp_path: Pa
     assert (eir.train.iterations, eir.train.base.iterations) == (9, 7)
 
 
+def test_one_recipe_has_no_runs(tmp_path: Path) -> None:
+    comparison(tmp_path, "{a: }")
+    with pytest.raises(UserError, match=r"one\.yaml is one recipe, not a comparison; leave out :eir"):
+        load_recipe(tmp_path / "one.yaml:eir")
+
+
 @pytest.mark.parametrize(
     ("runs", "target", "message"),
     [

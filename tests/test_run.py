@@ -136,6 +136,39 @@ def test_other_classes_are_another_run(finished: Path, tmp_path: Path) -> None:
     assert (tmp_path / "run/manifest.yaml").read_bytes() == before
 
 
+def test_picked_classes_with_other_ids_are_another_run(tmp_path: Path) -> None:
+    """Names alike, ids in the label files not: a line of classes.txt is gone."""
+    draw_folder(tmp_path / "data", "ox\ncat\ndog\n")
+    overrides = [f"dataset={{kind: folder, root: {tmp_path / 'data'}, classes: [dog, cat]}}", "protocol.schedule=1-1"]
+    run = open_run(TINY, overrides, tmp_path / "run")
+    with run.locked():
+        pass
+    assert yaml.safe_load((tmp_path / "run/manifest.yaml").read_text())["label_ids"] == [3, 2]
+    (tmp_path / "data/classes.txt").write_text("cat\ndog\nlast\n")
+    with (
+        pytest.raises(UserError, match="made with the classes dog = 3, cat = 2; the data set now has dog = 2, cat = 1"),
+        open_run(tmp_path / "run").locked(),
+    ):
+        pass
+
+
+def test_what_is_no_image_array_is_refused(finished: Path) -> None:
+    predictor = Predictor(open_run(finished), 2)
+    for wrong in (Image.new("RGB", (4, 4)), "photo.jpg", np.zeros((4, 4), np.uint8), np.zeros((4, 4, 3))):
+        with pytest.raises(ValueError, match=r"give an RGB image as a uint8 array \[H, W, 3\]"):
+            predictor.predict(wrong)  # type: ignore[arg-type]
+
+
+def test_a_file_is_no_run_directory(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "file", tmp_path / "file/run"):
+        with (
+            pytest.raises(UserError, match=r"cannot be a run directory: .*; give another --run-dir"),
+            open_run(TINY, [], path).locked(),
+        ):
+            pass
+
+
 def test_a_damaged_record_is_said(finished: Path, tmp_path: Path) -> None:
     shutil.copytree(finished, tmp_path / "run")
     path = tmp_path / "run/manifest.yaml"
@@ -149,7 +182,7 @@ def test_damaged_class_names_are_said(finished: Path, tmp_path: Path) -> None:
     path = tmp_path / "run/manifest.yaml"
     for classes in (5, "ab", [1, 2]):
         path.write_text(yaml.safe_dump(yaml.safe_load(path.read_text()) | {"classes": classes}))
-        with pytest.raises(UserError, match=r"manifest\.yaml: classes: must be the names of the run's classes"):
+        with pytest.raises(UserError, match=r"manifest\.yaml: classes: must be the classes of the run's data set"):
             status(open_run(tmp_path / "run"))
 
 

@@ -79,6 +79,8 @@ class DataSet(NamedTuple):
     """Name of class id k at position k - 1."""
     train: Split
     val: Split
+    label_ids: tuple[int, ...] | None = None
+    """The ids that the classes have in the label files, where those are not 1, 2, …"""
 
 
 class Box(NamedTuple):

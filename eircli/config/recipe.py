@@ -104,6 +104,8 @@ def _read(target: Path) -> Tree:
     if run is None:
         return tree
     runs = _runs(file, tree)
+    if not runs:
+        raise UserError(f"{target}: {file} is one recipe, not a comparison; leave out :{run}")
     if run not in runs:
         near = difflib.get_close_matches(run, runs, 1)
         hint = f"did you mean {near[0]}? " if near else ""

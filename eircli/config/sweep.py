@@ -50,7 +50,11 @@ def variants(recipe: Path, grids: Sequence[str], overrides: Sequence[str]) -> li
     for values in product(*(values for _, values in parsed)):
         pairs = [(key, _as_yaml(value)) for (key, _), value in zip(parsed, values, strict=True)]
         changes = [*overrides, *(f"{key}={value}" for key, value in pairs)]
-        if differing_keys(plain, load_recipe(recipe, changes)):
+        try:
+            changed = load_recipe(recipe, changes)
+        except UserError as error:
+            raise UserError(f"{recipe}: {str(error).replace('--set', '--grid', 1)}") from None
+        if differing_keys(plain, changed):
             changes.append(f"name={_quoted(','.join([plain.name, *(_label(*pair) for pair in pairs)]))}")
         found.append(changes)
     return found

@@ -28,7 +28,7 @@ def folder(config: Folder) -> DataSet:
         UserError: a folder or file that is missing, unpaired, or unreadable; or a class that is not there.
     """
     root, names = config.root, _names_in_folder(config)
-    classes, table = names, None
+    classes, table, label_ids = names, None, None
     if config.classes is not None:
         classes = config.classes
         table = np.zeros(256, np.uint8)
@@ -42,11 +42,12 @@ def folder(config: Folder) -> DataSet:
             table[names.index(name) + 1] = new_id
         if len(set(classes)) < len(classes):
             raise UserError("dataset.classes: a name occurs twice")
+        label_ids = tuple(names.index(name) + 1 for name in classes)
     train, val = (
         pair_files(root / "images" / split, root / "annotations" / split, len(names), table)
         for split in (config.train_split, config.val_split)
     )
-    return DataSet(classes, train, val)
+    return DataSet(classes, train, val, label_ids)
 
 
 def _names_in_folder(config: Folder) -> tuple[str, ...]:

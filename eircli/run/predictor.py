@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -42,7 +43,15 @@ class Predictor:
 
     @torch.no_grad()
     def predict(self, image: UInt8Array) -> UInt8Array:
-        """A whole image, uint8 [H, W, 3], at the size the network works at → channels uint8 [H, W] at its own size."""
+        """A whole image, uint8 [H, W, 3] in RGB, at the size the network works at → channels uint8 [H, W] at its own size.
+
+        Raises:
+            ValueError: no such array.
+        """
+        if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(
+                'give an RGB image as a uint8 array [H, W, 3], such as np.array(PIL.Image.open(file).convert("RGB"))'
+            )
         working = image if self.short_side is None else resize_image(image, self.short_side)
         batch = torch.from_numpy(working.copy()).permute(2, 0, 1).unsqueeze(0)
         with self.compute.autocast():

@@ -74,6 +74,8 @@ class Record:
     steps: Steps = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
     """The names of the data set's classes; None before a command has worked on the run."""
+    label_ids: tuple[int, ...] | None = None
+    """The ids that they have in the label files, where those are not 1, 2, …"""
 
 
 def forget_derived(steps: Steps, step: int, artifact: Artifact, memory_needs_model: bool) -> None:

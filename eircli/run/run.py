@@ -95,7 +95,7 @@ class Run:
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the run's write lock (`RunDir.locked`), with the classes of its data set."""
-        with self.directory.locked(self.dataset.classes):
+        with self.directory.locked(self.dataset.classes, self.dataset.label_ids):
             yield
 
     def model(self, step: int) -> DeepLab:

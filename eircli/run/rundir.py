@@ -26,7 +26,7 @@ from eircli.run.record import Artifact, Entry, Record, Steps, forget_derived
 
 HEADER = "# Written by eir: the resolved recipe of this run and, under `steps`, what it has made so far.\n"
 
-RECORD_KEYS = ("classes", "steps")
+RECORD_KEYS = ("classes", "label_ids", "steps")
 """What stands in a run's manifest.yaml beside the recipe."""
 
 
@@ -70,19 +70,23 @@ class RunDir:
         return self.file(step, "results-full-size.json" if full_size else "results.json")
 
     @contextmanager
-    def locked(self, classes: Sequence[str] | None = None) -> Iterator[None]:
+    def locked(self, classes: Sequence[str] | None = None, label_ids: Sequence[int] | None = None) -> Iterator[None]:
         """Hold the lock for writing. The directory is created, and removed if the block fails with a `UserError` before it made anything.
 
         The operating system releases the lock when its holder dies.
 
         Args:
             classes: the names of the data set's classes, recorded for those who open the run without the data set.
+            label_ids: the ids that they have in the label files, where those are not 1, 2, …
 
         Raises:
             UserError: somebody else holds it, or it was made with another recipe or other classes.
         """
         is_new = not self.path.exists()
-        self.path.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{self.path}: cannot be a run directory: {error.strerror}; give another --run-dir") from None
         lock = FileLock(self.path / ".lock")
         try:
             lock.acquire(timeout=0)
@@ -91,7 +95,7 @@ class RunDir:
         try:
             for leftover in self.path.glob("**/.*.part"):
                 leftover.unlink()
-            self._settle(classes)
+            self._settle(classes, label_ids)
             yield
         except UserError:
             if is_new and not list(self.path.glob("step-*")):
@@ -100,28 +104,40 @@ class RunDir:
         finally:
             lock.release()
 
-    def _settle(self, classes: Sequence[str] | None) -> None:
+    def _settle(self, classes: Sequence[str] | None, label_ids: Sequence[int] | None) -> None:
         """Create the manifest, or check that it is of the same recipe and classes."""
         if self.manifest_path.exists():
             recorded, self._record = read_manifest(self.manifest_path)
             _refuse_differing(recorded, self.manifest, self.path)
         else:
             self._record = Record()
-        known = self._record.classes
-        if classes is not None and known is not None and known != tuple(classes):
-            raise UserError(
-                f"{self.path}: was made with the classes {', '.join(known)}; the data set now has {', '.join(classes)}; "
-                "put it back, or give --run-dir for a new run"
-            )
         if classes is not None:
-            self._record.classes = tuple(classes)
+            self._check_classes(self._record, tuple(classes), None if label_ids is None else tuple(label_ids))
         self._write()
+
+    def _check_classes(self, record: Record, classes: tuple[str, ...], label_ids: tuple[int, ...] | None) -> None:
+        """Refuse other classes than the recorded ones; record them if there are none."""
+        if record.classes not in (None, classes):
+            was, now = ", ".join(record.classes or ()), ", ".join(classes)
+        elif record.label_ids not in (None, label_ids):
+            was, now = (
+                ", ".join(f"{n} = {i}" for n, i in zip(classes, ids or (), strict=False)) for ids in (record.label_ids, label_ids)
+            )
+        else:
+            record.classes, record.label_ids = classes, label_ids
+            return
+        raise UserError(
+            f"{self.path}: was made with the classes {was}; the data set now has {now or 'them as 1, 2, …'}; "
+            "put it back, or give --run-dir for a new run"
+        )
 
     def _write(self) -> None:
         steps = {step: {artifact: entry.to_tree() for artifact, entry in made.items()} for step, made in self.steps.items()}
         tree: Tree = to_tree(self.manifest)
         if self.classes is not None:
             tree["classes"] = list(self.classes)
+        if self.recorded.label_ids is not None:
+            tree["label_ids"] = list(self.recorded.label_ids)
         text = yaml.safe_dump(tree | {"steps": steps}, sort_keys=False, default_flow_style=None, allow_unicode=True)
         write_text(self.manifest_path, HEADER + text)
 
@@ -191,16 +207,18 @@ class RunDir:
 def read_manifest(path: Path) -> tuple[Manifest, Record]:
     """The manifest and the record in a run directory's manifest.yaml."""
     tree = load_yaml(path)
-    classes, steps = tree.pop("classes", None), tree.pop("steps", {})
+    classes, label_ids, steps = tree.pop("classes", None), tree.pop("label_ids", None), tree.pop("steps", {})
     try:
         made: Steps = {
             step: {artifact: Entry.from_tree(entry) for artifact, entry in artifacts.items()} for step, artifacts in steps.items()
         }
     except (AttributeError, TypeError):
         raise UserError(f"{path}: steps: is no record of a run; restore the file from a copy") from None
-    if classes is not None and not (isinstance(classes, list) and all(isinstance(name, str) for name in classes)):
-        raise UserError(f"{path}: classes: must be the names of the run's classes; restore the file from a copy")
-    return resolve(tree, source=str(path)), Record(made, None if classes is None else tuple(classes))
+    for key, values, kind in (("classes", classes, str), ("label_ids", label_ids, int)):
+        if values is not None and not (isinstance(values, list) and all(isinstance(value, kind) for value in values)):
+            raise UserError(f"{path}: {key}: must be the {key} of the run's data set; restore the file from a copy")
+    known = Record(made, *(None if values is None else tuple(values) for values in (classes, label_ids)))
+    return resolve(tree, source=str(path)), known
 
 
 def open_run_dir(target: Path, overrides: Sequence[str] = (), run_dir: Path | None = None, look_only: bool = False) -> RunDir:
@@ -237,8 +255,10 @@ def open_run_dir(target: Path, overrides: Sequence[str] = (), run_dir: Path | No
 
 def _refuse_differing(recorded: Manifest, wanted: Manifest, path: Path) -> None:
     if keys := differing_keys(recorded, wanted):
+        shown = ", ".join(keys[:8]) + (f" and {len(keys) - 8} more" if len(keys) > 8 else "")
         raise UserError(
-            f"{path}: was made with other settings of {', '.join(keys)}; give --run-dir for a new run, or leave them as recorded"
+            f"{path}: was made with other settings of {shown}; to work on it as it is, give it in place of the recipe; for a new run "
+            "give --run-dir or --set name=…"
         )
 
 
