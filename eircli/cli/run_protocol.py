@@ -26,8 +26,6 @@ def command(
 ) -> None:
     """Run all steps of one or more recipes, and print their figures side by side. What is done is not done again."""
     runs = open_all(recipes, overrides, seeds, run_dir, device)
-    from eircli.reports.comparison import compare
-    from eircli.reports.comparison_tables import render
     from eircli.reports.tables import FinishedRun, protocol_table, stdout
 
     finished = [
@@ -44,6 +42,9 @@ def command(
         print(to_json({"runs": finished}))
         return
     if seeds:
+        from eircli.reports.comparison import compare
+        from eircli.reports.comparison_tables import render
+
         print(render(compare(runs), "table", all_steps=False))
     else:
         stdout().print(protocol_table(finished))

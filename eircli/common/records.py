@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import TYPE_CHECKING, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+    from pydantic import TypeAdapter
 
 RecordT = TypeVar("RecordT")
 
@@ -24,6 +26,13 @@ def from_json(kind: type[RecordT], text: str) -> RecordT:
     Raises:
         ValueError: no JSON, or a field is missing or of another type.
     """
+    parser = _adapter(cast(Any, kind))  # mypy takes no type variable for hashable
+    return cast(RecordT, parser.validate_json(text))
+
+
+@cache
+def _adapter(kind: type[Any]) -> TypeAdapter[Any]:
+    """The parser of a type, which takes milliseconds to make."""
     from pydantic import TypeAdapter  # the help of the command needs none of it
 
-    return TypeAdapter(kind).validate_json(text)
+    return TypeAdapter(kind)

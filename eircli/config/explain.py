@@ -9,6 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from eircli.common.suggest import did_you_mean
+
 
 def key_path(error: ErrorDetails, root: type[BaseModel]) -> str:
     """The dotted key that a validation error of a `root` is about."""
@@ -28,8 +30,7 @@ def explain(error: ErrorDetails, root: type[BaseModel]) -> str:
             tag = str(error["ctx"]["discriminator"]).strip("'")
             allowed = [str(option).strip(" '") for option in str(error["ctx"].get("expected_tags", "")).split(",")]
             given = error["ctx"].get("tag")
-            near = difflib.get_close_matches(str(given), allowed, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
+            hint = did_you_mean(str(given), allowed)
             known = f"one of {', '.join(allowed)}" if allowed != [""] else "missing"
             return f"{path}.{tag}: {f'{given!r} is unknown; {hint}' if given else ''}{known}"
         case "value_error":

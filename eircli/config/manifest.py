@@ -5,11 +5,11 @@ The defaults here and what data sets imply (`config/datasets.py`) are the paper'
 
 from __future__ import annotations
 
-import difflib
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from eircli.common.suggest import did_you_mean
 from eircli.config.backbones import BACKBONES, DEFAULT_BACKBONE, BackboneEntry
 from eircli.config.budget import Budget, parse_budget
 from eircli.config.datasets import Dataset
@@ -91,9 +91,7 @@ class Model(Section):
     @classmethod
     def _backbone_is_known(cls, name: str) -> str:
         if name not in BACKBONES:
-            near = difflib.get_close_matches(name, BACKBONES, 1)
-            hint = f"did you mean {near[0]}? " if near else ""
-            raise ValueError(f"{name!r} is unknown; {hint}one of {', '.join(BACKBONES)}")
+            raise ValueError(f"{name!r} is unknown; {did_you_mean(name, BACKBONES)}one of {', '.join(BACKBONES)}")
         return name
 
     @property

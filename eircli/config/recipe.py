@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import yaml
 from pydantic import ValidationError
 
 from eircli.common.errors import UserError
+from eircli.common.suggest import did_you_mean
 from eircli.config.datasets import DatasetSettings, dataset_settings
 from eircli.config.explain import explain, key_path
 from eircli.config.manifest import Manifest, StepTraining
@@ -107,9 +107,7 @@ def _read(target: Path) -> Tree:
     if not runs:
         raise UserError(f"{target}: {file} is one recipe, not a comparison; leave out :{run}")
     if run not in runs:
-        near = difflib.get_close_matches(run, runs, 1)
-        hint = f"did you mean {near[0]}? " if near else ""
-        raise UserError(f"{file}: has no run {run}; {hint}it has {', '.join(runs)}")
+        raise UserError(f"{file}: has no run {run}; {did_you_mean(run, runs)}it has {', '.join(runs)}")
     common = {key: value for key, value in tree.items() if key != "runs"}
     return {"name": f"{file.stem}-{run}", **_on_top(common, runs[run])}
 

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-
 import numpy as np
 
 from eircli.common.errors import UserError
+from eircli.common.suggest import did_you_mean
 from eircli.common.types import IGNORE, DataSet
 from eircli.config.datasets import Folder
 from eircli.data.files import pair_files, read_lines
@@ -35,10 +34,8 @@ def folder(config: Folder) -> DataSet:
         table[IGNORE] = IGNORE
         for new_id, name in enumerate(classes, start=1):
             if name not in names:
-                near = difflib.get_close_matches(name, names, 1)
-                raise UserError(
-                    f"dataset.classes: '{name}' is not in {root / 'classes.txt'}" + (f"; did you mean {near[0]}?" if near else "")
-                )
+                hint = did_you_mean(name, names).rstrip()
+                raise UserError(f"dataset.classes: '{name}' is not in {root / 'classes.txt'}" + (f"; {hint}" if hint else ""))
             table[names.index(name) + 1] = new_id
         if len(set(classes)) < len(classes):
             raise UserError("dataset.classes: a name occurs twice")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eircli.run.record import Artifact
+from eircli.run.record import MADE_BY, Artifact
 from eircli.run.results import StepResults, read_results
 from eircli.run.run import Run
 
@@ -34,8 +34,8 @@ class RunStatus:
     """None once everything is done."""
 
 
-COMMANDS: dict[Artifact, str] = {"bank": "build-memory", "checkpoint": "train", "results": "evaluate"}
-"""The command that makes each artifact, in the order in which a step needs them."""
+NEEDED: tuple[Artifact, ...] = ("bank", "checkpoint", "results")
+"""The artifacts of a finished step, in the order in which they are made."""
 
 
 def status(run: Run) -> RunStatus:
@@ -47,11 +47,11 @@ def status(run: Run) -> RunStatus:
     steps: list[StepStatus] = []
     following = None
     for step in range(len(run.schedule)):
-        needed = [artifact for artifact in COMMANDS if artifact != "bank" or (step > 0 and run.manifest.memory_kind)]
+        needed = [artifact for artifact in NEEDED if artifact != "bank" or (step > 0 and run.manifest.memory_kind)]
         done = {artifact: run.directory.done(step, artifact) for artifact in needed}
         made = {artifact: run.directory.steps[step][artifact].made for artifact in needed if done[artifact]}
         steps.append(StepStatus(step, done, run.directory.resume_file(step).exists(), made))
-        missing = [COMMANDS[artifact] for artifact in needed if not done[artifact]]
+        missing = [MADE_BY[artifact] for artifact in needed if not done[artifact]]
         if following is None and missing:
             following = f"eir {missing[0]} {run.directory.name} --step {step}"
     return RunStatus(run.manifest.name, str(run.directory.path), run.manifest.method.name, steps, following)

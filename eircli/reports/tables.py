@@ -10,7 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 
 from eircli.common.types import BACKGROUND
-from eircli.reports.status import COMMANDS, RunStatus
+from eircli.reports.status import NEEDED, RunStatus
 from eircli.reports.step import StepFacts
 from eircli.run.results import StepResults
 
@@ -119,11 +119,11 @@ def status_table(facts: RunStatus) -> Group:
     """Which stages of each step are done."""
     title = f"{facts.name} ({facts.method}) in {facts.run_dir}"
     table = Table()
-    for column in ("step", *COMMANDS):
+    for column in ("step", *NEEDED):
         table.add_column(column)
     for row in facts.steps:
         cells = []
-        for artifact in COMMANDS:
+        for artifact in NEEDED:
             if artifact not in row.done:
                 cells.append("–")
             elif row.done[artifact]:

@@ -19,6 +19,14 @@ Facts = Mapping[str, Any]
 
 Artifact = Literal["bank", "checkpoint", "results", "results_full_size"]
 
+MADE_BY: dict[Artifact, str] = {
+    "bank": "build-memory",
+    "checkpoint": "train",
+    "results": "evaluate",
+    "results_full_size": "evaluate",
+}
+"""The command that makes each artifact."""
+
 
 @dataclass(frozen=True)
 class Entry:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from eircli.common.errors import UserError
 from eircli.common.records import from_json
+from eircli.run.record import Artifact
 
 if TYPE_CHECKING:
     from eircli.run.rundir import RunDir
@@ -81,13 +82,18 @@ def mean(values: Iterable[float | None]) -> float | None:
     return sum(there) / len(there) if there else None
 
 
+def results_artifact(full_size: bool) -> Artifact:
+    """The artifact that results are: of the paper's crops, or of whole images."""
+    return "results_full_size" if full_size else "results"
+
+
 def read_results(directory: RunDir, step: int, full_size: bool = False) -> StepResults:
     """The recorded results of a step.
 
     Raises:
         UserError: not recorded, missing, damaged, or of another version of eir.
     """
-    path = directory.verify(step, "results_full_size" if full_size else "results")
+    path = directory.verify(step, results_artifact(full_size))
     try:
         return from_json(StepResults, path.read_text(encoding="utf-8"))
     except ValueError as error:

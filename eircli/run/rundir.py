@@ -22,7 +22,7 @@ from eircli.config.fingerprint import differing_keys, to_tree
 from eircli.config.manifest import Manifest
 from eircli.config.recipe import load_recipe, recipe_file, resolve
 from eircli.config.tree import Tree, load_yaml
-from eircli.run.record import Artifact, Entry, Record, Steps, forget_derived
+from eircli.run.record import MADE_BY, Artifact, Entry, Record, Steps, forget_derived
 
 HEADER = "# Written by eir: the resolved recipe of this run and, under `steps`, what it has made so far.\n"
 
@@ -262,6 +262,5 @@ def _refuse_differing(recorded: Manifest, wanted: Manifest, path: Path) -> None:
         )
 
 
-def _how_to_make(artifact: str, name: str, step: int) -> str:
-    command = {"bank": "build-memory", "checkpoint": "train"}.get(artifact, "evaluate")
-    return f"run: eir {command} {name} --step {step}"
+def _how_to_make(artifact: Artifact, name: str, step: int) -> str:
+    return f"run: eir {MADE_BY[artifact]} {name} --step {step}"

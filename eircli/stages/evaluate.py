@@ -23,8 +23,7 @@ from eircli.engine.evaluate import evaluate as confusion_of
 from eircli.engine.metrics import Confusion, iou, taken_by_background
 from eircli.run.main_process import is_done, write_on_main
 from eircli.run.predictor import Predictor
-from eircli.run.record import Artifact
-from eircli.run.results import ClassResult, StepResults, mean, read_results, summarize
+from eircli.run.results import ClassResult, StepResults, mean, read_results, results_artifact, summarize
 from eircli.run.run import Run
 
 
@@ -59,8 +58,7 @@ class WholeImages:
 def evaluate(run: Run, step: int, say: Say, full_size: bool = False, again: bool = False) -> StepResults:
     """Evaluate a trained step on the images with any class seen so far; a recorded result is read back unless `again`."""
     run.check_step(step)
-    artifact: Artifact = "results_full_size" if full_size else "results"
-    if not again and is_done(run, step, artifact):
+    if not again and is_done(run, step, results_artifact(full_size)):
         return broadcast_from_main(lambda: read_results(run.directory, step, full_size))
     predictor = Predictor(run, step)
     compute = predictor.compute
@@ -83,20 +81,19 @@ def evaluate(run: Run, step: int, say: Say, full_size: bool = False, again: bool
 
 def _write(run: Run, step: int, confusion: Confusion, images: int, full_size: bool) -> StepResults:
     """Write and record a step's results."""
-    artifact: Artifact = "results_full_size" if full_size else "results"
     results = figures(run, step, confusion, images, full_size)
     path = run.directory.results(step, full_size)
     with atomic_write(path.with_name(path.stem.replace("results", "confusion") + ".csv")) as file:
         file.write(_csv(confusion, run.channel_names(step)))
     write_text(path, to_json(results, indent=1) + "\n")
-    run.directory.record(step, artifact, path)
+    run.directory.record(step, results_artifact(full_size), path)
     return results
 
 
 def figures(run: Run, step: int, confusion: Confusion, images: int, full_size: bool) -> StepResults:
     """All figures of a confusion matrix int64 [K, K] over `images` images, with what they need of earlier steps' results."""
     schedule, absent = run.schedule, run.manifest.evaluate.absent_class
-    artifact: Artifact = "results_full_size" if full_size else "results"
+    artifact = results_artifact(full_size)
     earlier = [read_results(run.directory, t, full_size) for t in range(step) if run.directory.done(t, artifact)]
     ious = iou(confusion, absent)
     totals = summarize(ious, len(schedule.new(0)))
