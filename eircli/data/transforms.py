@@ -17,7 +17,7 @@ from eircli.data.resize import resize_short_side
 class TrainTransform:
     """Random resized crop and horizontal flip (methods/README.md §6). Draws from torch's global generator: see `training_set`.
 
-    Draws and pixels are those of torchvision's `RandomResizedCrop` (bilinear with antialiasing; labels nearest) and
+    Draws and pixels are those of torchvision's `RandomResizedCrop` (bilinear with antialiasing; labels `nearest-exact`) and
     `RandomHorizontalFlip`, with fewer passes over the pixels.
     """
 
@@ -39,9 +39,13 @@ class TrainTransform:
 
 
 def _nearest(size: int, side: int) -> NDArray[np.intp]:
-    """Which of `size` pixels nearest-neighbour resizing picks for each of `side`, with torch's float32 index arithmetic."""
+    """Which of `size` pixels lies under the centre of each of `side`: torch's `nearest-exact`, in its float32 arithmetic.
+
+    Plain `nearest` takes the pixel under each one's corner, and so would shift labels half a pixel against their image.
+    """
     scale = np.float32(size) / np.float32(side)
-    return np.minimum((np.arange(side, dtype=np.float32) * scale).astype(np.intp), size - 1)
+    centres = np.arange(side, dtype=np.float32) + np.float32(0.5)
+    return np.minimum((centres * scale).astype(np.intp), size - 1)
 
 
 def to_tensors(sample: Sample) -> tuple[Tensor, Tensor]:
