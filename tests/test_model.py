@@ -202,9 +202,13 @@ def test_training_mode() -> None:
     before = {name: value.clone() for name, value in model.named_buffers()}
     assert torch.equal(model(images()), model(images()))
     assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
+    norms = [module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert not any(parameter.requires_grad for norm in norms for parameter in norm.parameters())
+    assert all(parameter.requires_grad for classifier in model.classifiers for parameter in classifier.parameters())
     model.train_mode(frozen_batchnorm=False, dropout=True)
     model(images())
     assert any(not torch.equal(value, before[name]) for name, value in model.named_buffers())
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 def test_parameter_groups_hold_every_parameter_once() -> None:

@@ -162,7 +162,7 @@ class StepTraining(Section):
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """The gradient's norm is clipped to this; none: no clipping."""
     frozen_batchnorm: bool = True
-    """BatchNorm uses and keeps its running statistics."""
+    """BatchNorm uses and keeps its running statistics, and its affine parameters do not learn."""
     dropout: bool = False
     """Whether dropout is on."""
 

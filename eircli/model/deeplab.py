@@ -107,13 +107,13 @@ class DeepLab(nn.Module):
         """Training mode, with BatchNorm and dropout in evaluation mode where asked for.
 
         Args:
-            frozen_batchnorm: BatchNorm uses and keeps its running statistics; its affine parameters still learn.
+            frozen_batchnorm: BatchNorm uses and keeps its running statistics, and its affine parameters do not learn.
             dropout: whether dropout and stochastic depth are on.
         """
         self.train()
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d) and frozen_batchnorm:
-                module.eval()
+            if isinstance(module, nn.BatchNorm2d):
+                module.train(not frozen_batchnorm).requires_grad_(not frozen_batchnorm)
             if isinstance(module, nn.Dropout | StochasticDepth) and not dropout:
                 module.eval()
 
