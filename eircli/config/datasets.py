@@ -43,6 +43,9 @@ class DatasetSettings(Section):
     implies: ClassVar[Mapping[str, object]] = VOC_SETTING
     """Defaults that selecting the data set sets in other sections: the paper's setting (methods/README.md §5, §6). Those under
     `method` stand by the method's name."""
+    hold_out: Annotated[int, Field(ge=2)] | None = None
+    """Take every N-th training image out of training and evaluate on these, never on the validation images: to choose
+    constants by. None evaluates on the validation images."""
 
 
 class Voc(DatasetSettings):

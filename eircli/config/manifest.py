@@ -67,10 +67,10 @@ class Model(Section):
     """The network, its starting weights, and how new classifiers start."""
 
     backbone: str = DEFAULT_BACKBONE
-    """A name in the table `BACKBONES` of `config/backbones.py`: torchvision's, or `tiny`: about 250k parameters, output
-    stride 4, for small images."""
+    """A name in the table `BACKBONES` of `config/backbones.py`: torchvision's, or `efficientnet_lite0` (extra lite0), or
+    `tiny`: about 250k parameters, output stride 4, for small images."""
     weights: str = "imagenet"
-    """Backbone weights at the base step: imagenet (torchvision's V1), none, or a state-dict file."""
+    """Backbone weights at the base step: imagenet (torchvision's V1; of efficientnet_lite0 a package's), none, or a state-dict file."""
     aspp_channels: PositiveInt = 256
     """Channels of the ASPP and of the features that the classifiers read."""
     aspp_rates: tuple[PositiveInt, ...] = (6, 12, 18)

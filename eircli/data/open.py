@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from eircli.common.types import DataSet
 from eircli.config.datasets import AnyDataset
 from eircli.data import ade20k, folder, shapes, voc
+from eircli.data.part import hold_out
 
 
 class Opener(NamedTuple):
@@ -32,7 +33,8 @@ def open_dataset(config: AnyDataset) -> DataSet:
     Raises:
         UserError: a file or folder is missing, or not in the layout of its kind.
     """
-    return OPENERS[config.kind].dataset(config)
+    data = OPENERS[config.kind].dataset(config)
+    return data if config.hold_out is None else hold_out(data, config.hold_out)
 
 
 def class_names(config: AnyDataset) -> tuple[str, ...]:

@@ -6,11 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
-from urllib.error import URLError
 
-import torchvision
 from torch import Tensor, nn
-from torch.hub import load_state_dict_from_url
 
 from eircli.common.errors import UserError
 from eircli.config.backbones import BACKBONES
@@ -51,20 +48,11 @@ def _module(name: str) -> ModuleType:
 
 def _weights(config: Model) -> dict[str, Tensor]:
     if config.weights == "imagenet":
-        name = config.backbone_entry.weights
-        if name is None:
+        if config.backbone_entry.weights is None:
             raise UserError(
                 f"model.weights: there are no ImageNet weights of {config.backbone}; set model.weights to none or a file"
             )
-        try:
-            return cast(
-                dict[str, Tensor],
-                load_state_dict_from_url(torchvision.models.get_weight(name).url, check_hash=True, weights_only=True),
-            )
-        except (URLError, OSError, RuntimeError) as error:
-            raise UserError(
-                f"model.weights: could not fetch the ImageNet weights of {config.backbone} ({error}); connect, or give a state-dict file, or none"
-            ) from None
+        return cast(dict[str, Tensor], _module(config.backbone).imagenet_weights(config.backbone))
     path = Path(config.weights)
     if not path.is_file():
         raise UserError(f"model.weights: {path} is no file; give imagenet, none, or a state-dict file")

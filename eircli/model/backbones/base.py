@@ -14,8 +14,8 @@ OTHER_PARTS = ("classifier.", "aux_classifier.", "aspp.", "cls.")
 class Backbone(nn.Module, ABC):
     """A feature extractor.
 
-    Each backbone's module must also define `build(name) -> Backbone`, with random weights, and `BLOCKS`, the block types for
-    activation checkpointing.
+    Each backbone's module must also define `build(name) -> Backbone`, with random weights, `BLOCKS`, the block types for
+    activation checkpointing, and where there are ImageNet weights `imagenet_weights(name)`, their state dict.
     """
 
     prefix: ClassVar[str] = ""

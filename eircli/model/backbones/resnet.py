@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from eircli.model.backbones.base import OTHER_PARTS, Backbone
+from eircli.model.backbones.torchvision_weights import imagenet_weights
+
+__all__ = ["BLOCKS", "build", "imagenet_weights"]
 
 BLOCKS = (BasicBlock, Bottleneck)
 

@@ -10,6 +10,9 @@ from torch.nn.functional import interpolate
 from torchvision.models.swin_transformer import SwinTransformerBlock
 
 from eircli.model.backbones.base import OTHER_PARTS, Backbone
+from eircli.model.backbones.torchvision_weights import imagenet_weights
+
+__all__ = ["BLOCKS", "build", "imagenet_weights"]
 
 BLOCKS = (SwinTransformerBlock,)
 

@@ -1,0 +1,45 @@
+"""A part of a split: some of its images."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+from eircli.common.types import DataSet, Sample, Split, UInt8Array
+
+
+class Part(Split):
+    """The images of a split at some positions; itself a `Split`."""
+
+    def __init__(self, split: Split, positions: Sequence[int]) -> None:
+        self.split, self.positions = split, list(positions)
+
+    def __len__(self) -> int:
+        return len(self.positions)
+
+    @property
+    def ids(self) -> list[str]:
+        ids = self.split.ids
+        return [ids[position] for position in self.positions]
+
+    def load(self, index: int, short_side: int | None = None) -> Sample:
+        return self.split.load(self.positions[index], short_side)
+
+    def load_label(self, index: int) -> UInt8Array:
+        return self.split.load_label(self.positions[index])
+
+    def present(self, index: int) -> list[int]:
+        return self.split.present(self.positions[index])
+
+    def fingerprint(self) -> str:
+        return hashlib.sha256(f"{self.split.fingerprint()} {self.positions}".encode()).hexdigest()
+
+    def sample_fingerprint(self, index: int) -> str:
+        return self.split.sample_fingerprint(self.positions[index])
+
+
+def hold_out(data: DataSet, every: int) -> DataSet:
+    """The data set with every `every`-th training image taken out, and these to test on instead of its test images."""
+    held = range(every - 1, len(data.train), every)
+    rest = [position for position in range(len(data.train)) if position not in held]
+    return data._replace(train=Part(data.train, rest), val=Part(data.train, held))
