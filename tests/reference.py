@@ -155,6 +155,39 @@ def rskd(student: Array, teacher: Array, region: Array) -> float:
     return float(total / (images * height * width))
 
 
+def decomposed(
+    student: Array, teacher: Array, soft: Array, valid: Array, region: Array, positive_weight: float = 1.0
+) -> tuple[float, float]:
+    """The decomposed objective over the valid pixels [N,H,W]: what labels teach, and what is imitated; methods/README.md §9.
+
+    Student [N,K,H,W], teacher [N,1+O,H,W], dense soft labels [N,K,H,W], region [N,H,W]. In every old channel a pixel has
+    a share that labels tell of (an old class's label; outside the region a new class's too), and where it is imitated the rest
+    of what no old class's label covers.
+    """
+    images, channels, height, width = student.shape
+    old = range(1, teacher.shape[1])
+    labelled = imitated = 0.0
+    for n in range(images):
+        for row in range(height):
+            for column in range(width):
+                s = [float(soft[n, channel, row, column]) for channel in range(channels)]
+                z = [float(student[n, channel, row, column]) for channel in range(channels)]
+                of_old, of_new = sum(s[c] for c in old), sum(s[teacher.shape[1] :])
+                told = of_old if region[n, row, column] else of_old + of_new
+                if valid[n, row, column]:
+                    for channel in range(channels):
+                        share = told if channel in old else 1.0
+                        labelled += positive_weight * s[channel] * _softplus(-z[channel])
+                        labelled += (share - s[channel]) * _softplus(z[channel])
+                if region[n, row, column]:
+                    for channel in old:
+                        q = _sigmoid(float(teacher[n, channel, row, column]))
+                        cross_entropy = q * _softplus(-z[channel]) + (1.0 - q) * _softplus(z[channel])
+                        imitated += (1.0 - of_old) * cross_entropy
+    pixels = float(np.asarray(valid).sum())
+    return labelled / pixels, imitated / pixels
+
+
 def pseudo_labels(labels: Array, teacher_logits: Array, threshold: float) -> NDArray[np.uint8]:
     """Labels [N,H,W] with confident predictions of the teacher [N,1+O,H,W] where they are 0; methods/README.md §5.1.
 
@@ -223,8 +256,12 @@ def paste(
     side: int,
     lam: float,
     flip: bool,
+    growth: float = math.inf,
+    spared: Array | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Image [3,H,W] and soft label [K,H,W] (copies) after one paste of an instance [h,w,3] with mask [h,w]; methods/README.md §5.4.
+
+    It grows by at most `growth`, and leaves pixels alone that are spared [H,W].
 
     The instance is mirrored first and scaled afterwards. What overflows is pushed back inside; were the instance larger
     than the image, it would start at 0 and its rest be cut off.
@@ -233,7 +270,7 @@ def paste(
     soft = np.array(soft, dtype=np.float64)
     height, width = image.shape[1:]
     h, w = instance_mask.shape
-    factor = min(side / (w + 2), side / (h + 2))
+    factor = min(side / (w + 2), side / (h + 2), growth)
     new_h = max(1, math.floor(h * factor + 0.5))
     new_w = max(1, math.floor(w * factor + 0.5))
     top = max(0, min(corner[0], height - new_h))
@@ -247,6 +284,8 @@ def paste(
             row = top + i
             column = left + j
             if not instance_mask[source_row, source_column] or row >= height or column >= width:
+                continue
+            if spared is not None and spared[row, column]:
                 continue
             for colour in range(3):
                 value = float(instance_rgb[source_row, source_column, colour])

@@ -266,6 +266,37 @@ def test_augmented_labels_lie_on_their_image(side: int) -> None:
     assert abs(excess / 80) < 0.1
 
 
+class _Numbered:
+    """Images that are all of one grey value, their own number."""
+
+    def __init__(self, numbers: range) -> None:
+        self.numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def load(self, index: int) -> Sample:
+        return Sample(np.full((8, 8, 3), self.numbers[index], np.uint8), np.zeros((8, 8), np.uint8))
+
+
+@pytest.mark.parametrize(("share", "replayed"), [(None, 40), (0.5, 20), (0.2, 5), (0.9, 40), (0.001, 1)])
+def test_a_bounded_share_of_replayed_samples(share: float | None, replayed: int) -> None:
+    """Of 20 new and 40 replayed samples: the new ones are all there; which of the others are changes from pass to pass."""
+    sources = [_Numbered(range(20)), _Numbered(range(100, 130)), _Numbered(range(200, 210))]
+    samples = TrainingSet(sources, TrainTransform(Data(crop_size=16)), share)
+    assert len(samples) == 20 + replayed
+    shown: list[set[int]] = []
+    for first in (0, 1000):
+        found = [samples[(position, first + position)] for position in range(len(samples))]
+        values = [int(image[0, 0, 0]) for image, _, _ in found]
+        assert values[:20] == list(range(20))
+        assert [flag for _, _, flag in found] == [False] * 20 + [True] * replayed
+        shown.append(set(values[20:]))
+    assert all(value >= 100 for value in shown[0] | shown[1])
+    whole = set(range(100, 130)) | set(range(200, 210))
+    assert (shown[0] == shown[1] == whole) if replayed == 40 else (shown[0] != shown[1])
+
+
 def test_augmentation_keeps_image_and_label_together_and_follows_its_key() -> None:
     label = np.random.default_rng(0).integers(0, 2, (8, 8)).astype(np.uint8).repeat(8, 0).repeat(8, 1)
     source = _Constant(Sample((label * 255)[..., None].repeat(3, 2), label))

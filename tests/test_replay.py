@@ -33,7 +33,7 @@ class Scene:
     draws: Draws
 
 
-def scene(seed: int, n: int = 3, hard: bool = False) -> Scene:
+def scene(seed: int, n: int = 3, hard: bool = False, scale: replay.Scale = "slot") -> Scene:
     generator = np.random.default_rng(seed)
     labels = generator.choice([0, 0, 0, OLD + 1, OLD + 2, 2, IGNORE], (n, 4, 4)).repeat(5, 1).repeat(5, 2)[:, :CROP, :CROP]
     teacher = generator.normal(0, 2, (n, 1 + OLD, 4, 4)).repeat(5, 2).repeat(5, 3)[..., :CROP, :CROP]
@@ -52,7 +52,7 @@ def scene(seed: int, n: int = 3, hard: bool = False) -> Scene:
         instance_count=instance_count,
         nonempty=torch.tensor(sorted(set(channels))),
     )
-    draws = replay.draw(generator, n, PASTES, 0.5, None if hard else (1.0, 1.0))
+    draws = replay.draw(generator, n, PASTES, 0.5, None if hard else (1.0, 1.0), scale)
     images = torch.from_numpy(generator.uniform(0, 255, (n, 3, CROP, CROP))).float()
     return Scene(
         images,
@@ -108,14 +108,22 @@ def test_slots(seed: int, side: int, limit: int) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=seeds, fillers=st.sampled_from(["best-slot", "spread", "none"]), below=st.integers(0, 3), hard=st.booleans())
-def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool) -> None:
-    s = scene(seed, hard=hard)
+@given(
+    seed=seeds,
+    fillers=st.sampled_from(["best-slot", "spread", "none"]),
+    below=st.integers(0, 3),
+    hard=st.booleans(),
+    native=st.booleans(),
+    spares=st.booleans(),
+)
+def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool, native: bool, spares: bool) -> None:
+    s = scene(seed, hard=hard, scale="native" if native else "slot")
+    spared = (s.labels > OLD) & (s.labels != IGNORE) if spares else None
     combined = seen(s, 0.7)
     potential = replay.potential_classes(s.labels, combined, OLD, PASTES)
     slots = replay.select_slots(combined, SIDE, PASTES)
     pastes = replay.place(potential, slots, s.instances, s.draws, fillers, below)
-    images, soft = fusion.fuse(s.images, combined, s.instances, pastes, s.draws, SIDE)
+    images, soft = fusion.fuse(s.images, combined, s.instances, pastes, s.draws, SIDE, spared)
     nonempty = sorted(set(s.channels))
     for n in range(len(images)):
         wanted = [channel for channel in potential[n].tolist() if channel]
@@ -130,7 +138,9 @@ def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool) -> 
             own = [i for i, c in enumerate(s.channels) if c == channel]
             i = own[int(float(s.draws.instance[n, p]) * len(own))]
             lam, flip = float(s.draws.lam[n, p]), bool(s.draws.flip[n, p])
-            image, dense = reference.paste(image, dense, s.rgb[i], s.masks[i], channel, corner, SIDE, lam, flip)
+            growth, kept = float(s.draws.scale[n, p]), None if spared is None else spared[n].numpy()
+            assert 0.5 <= growth <= 1 if native else growth == float("inf")
+            image, dense = reference.paste(image, dense, s.rgb[i], s.masks[i], channel, corner, SIDE, lam, flip, growth, kept)
         np.testing.assert_allclose(images[n].numpy(), image, atol=1e-3)
         ours = torch.zeros(K, CROP, CROP).scatter_add_(0, soft.channels[n].long(), soft.weights[n]).numpy()
         valid = soft.valid[n].numpy()

@@ -16,13 +16,14 @@ from eircli.config import methods as method_settings
 from eircli.memory.prototypes import Prototypes, sample
 from eircli.methods import build_method
 from eircli.methods.base import Context, Method
-from eircli.methods.dkd import Dkd, decomposed
+from eircli.methods.dkd import Dkd
 from eircli.methods.ilt import Ilt
 from eircli.methods.losses import (
     cross_entropy,
     imitation_bce,
     new_classes_bce,
     plain_distillation,
+    reasoning_scores,
     rskd,
     unbiased_cross_entropy,
 )
@@ -115,7 +116,7 @@ def test_reasoning_scores_sum_to_the_logits(seed: int) -> None:
     torch.manual_seed(seed)
     model = DeepLab(TINY, [OLD, NEW])
     features = random(seed, 2, 8, 3, 3).relu()
-    positive, negative = decomposed(model, features, OLD)
+    positive, negative = reasoning_scores(model, features, OLD)
     weight, bias = (model.state_dict()[f"classifiers.1.{part}"] for part in ("weight", "bias"))
     expected = slow.decomposed(features.double().numpy(), weight.double().numpy()[:, :, 0, 0])
     close(positive, expected[0])

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from eircli.common.types import SoftLabels
 from eircli.methods.losses import rskd, summed_bce
 from eircli.methods.pixel_mean import PixelMean
-from eircli.methods.tiled_losses import compiled_tiles, tiled_losses
+from eircli.methods.tiled_losses import compiled_tile, tiled_losses
 from eircli.model import tiles
 from eircli.model.deeplab import predict, upsample
 
@@ -30,6 +30,11 @@ def case(seed: int, k: int, new: int, pastes: int, size: tuple[tuple[int, int], 
     weights = torch.rand(2, 1 + pastes, *high, generator=generator).softmax(dim=1)
     valid, region = (torch.rand(2, *high, generator=generator) > share for share in (0.1, 0.4))
     return student.requires_grad_(), teacher, SoftLabels(channels, weights, valid), region
+
+
+def raised(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Maps [N, C, h, w] at a size, in their own floating type."""
+    return torch.nn.functional.interpolate(maps, size, mode="bilinear", align_corners=False)
 
 
 def plain(given_case: Case, positive_weight: float | None, count: Tensor | None = None) -> Tensor:
@@ -93,18 +98,18 @@ def test_tiled_losses_of_logits_of_any_size_are_finite_and_right() -> None:
     torch.testing.assert_close(gradient(tiled(some, None), some[0]), gradient(plain(some, None), some[0]), rtol=1e-4, atol=1e-5)
 
 
-def test_compiled_tiles_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_tile_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     compilation = torch.compile
     # Traced as a compiler would have it, then run as it is: generating code takes a minute.
     monkeypatch.setattr(torch, "compile", lambda call, dynamic: compilation(call, dynamic=dynamic, backend="eager"))
-    compiled_tiles.cache_clear()
+    compiled_tile.cache_clear()
     student, teacher, targets, region = case(6, 7, 3, 2, ((4, 4), (33, 20)), torch.float32)
     for weight in (None, 2.0):
         found = torch.stack(tiled_losses(student, targets, teacher, region, weight, compiled=True))
         expected = tiled((student, teacher, targets, region), weight)
         torch.testing.assert_close(found, expected)
         torch.testing.assert_close(gradient(found, student), gradient(expected, student))
-    compiled_tiles.cache_clear()
+    compiled_tile.cache_clear()
 
 
 def test_nothing_valid_gives_zero_losses_and_gradients() -> None:

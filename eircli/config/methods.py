@@ -11,7 +11,7 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from eircli.config.section import Fraction, PositiveFloat, PositiveInt, Section, Weight
+from eircli.config.section import Fraction, PositiveFloat, PositiveFraction, PositiveInt, Section, Weight
 
 Activation = Literal["sigmoid", "softmax"]
 
@@ -46,6 +46,11 @@ class MethodSettings(Section):
         return True
 
     @property
+    def largest_replay_share(self) -> float | None:
+        """The largest share of a pass that replayed samples make up; None: all of them, each once."""
+        return None
+
+    @property
     def memory_options(self) -> Mapping[str, float]:
         """Method settings that parameterise building the memory, beside the section `memory`."""
         return {}
@@ -68,16 +73,21 @@ class OwnBase(MethodSettings):
 
 
 class Distill(Section):
-    """Region-specific distillation: its weight and its region."""
+    """Distillation of the old model: which, its weight and its region."""
 
+    loss: Literal["rskd", "decomposed"] = "rskd"
+    """rskd: region-specific distillation, and binary cross-entropy against labels and pseudo-labels for all channels (the paper);
+    decomposed: the old channels learn from labels only where an exemplar gives them, and imitate the old model elsewhere."""
     weight: Weight = 5.0
-    """Factor of the distillation loss; 0 switches it off."""
+    """Factor of the distillation, or imitation, loss; 0 switches it off."""
+    reasoning_weight: Weight = 5.0
+    """decomposed: factor of the imitation of positive and of negative reasoning scores (DKD), each."""
     region: Literal["outside-new", "inside-new", "all", "none"] = "outside-new"
     """Distilled pixels: those without a new class's label before fusion, those with one, all, or none (never ignored ones)."""
 
     @property
     def is_on(self) -> bool:
-        return self.weight > 0 and self.region != "none"
+        return self.loss == "decomposed" or (self.weight > 0 and self.region != "none")
 
 
 class FinetuneSettings(MethodSettings):
@@ -110,8 +120,15 @@ class EirSettings(MethodSettings):
     """Where instances of random old classes go: all into the best slot (the authors), the free slots, or nowhere."""
     fillers_below: Annotated[int, Field(ge=0)] = 2
     """Images with fewer potential classes than this are filled up to `pastes` pastes."""
+    paste_scale: Literal["slot", "native"] = "slot"
+    """slot: an instance is scaled to fill its slot (the paper); native: it keeps its size, times a factor from 1/2 to 1, and
+    shrinks only where it would not fit."""
+    paste_over_new: bool = True
+    """Pastes may cover pixels labelled with a new class (the paper); false leaves these pixels out of the paste."""
     standalone_replay: bool = True
     """Also train on the bank's instances on a blank canvas."""
+    replay_share: PositiveFraction | None = None
+    """The largest share of a pass that stand-alone samples make up, drawn anew for every pass; none: all of them, each once."""
     distill: Distill = Distill()
     """Region-specific knowledge distillation (RSKD)."""
 
@@ -122,6 +139,10 @@ class EirSettings(MethodSettings):
     @property
     def replays_samples(self) -> bool:
         return self.standalone_replay
+
+    @property
+    def largest_replay_share(self) -> float | None:
+        return self.replay_share
 
     @property
     def slot_side(self) -> int | None:
@@ -140,10 +161,16 @@ class ImageReplaySettings(MethodSettings):
     """The least sigmoid of a pseudo-label."""
     distill: Distill = Distill(weight=0.0)
     """Distillation as in EIR; off by default."""
+    replay_share: PositiveFraction | None = None
+    """The largest share of a pass that stored images make up, drawn anew for every pass; none: all of them, each once."""
 
     @property
     def keeps(self) -> str | None:
         return "images"
+
+    @property
+    def largest_replay_share(self) -> float | None:
+        return self.replay_share
 
 
 class LwfSettings(OwnBase):

@@ -26,27 +26,43 @@ class TrainingSet(Dataset[Augmented]):
     """The concatenation of several sources, augmented; a sample's augmentation depends on its key alone.
 
     The first source is the step's new images; samples of the others are replayed.
+
+    Args:
+        largest_share: the largest share of the whole that replayed samples make up: of more, each time some are drawn by the
+            sample's seed. None: each is there once.
     """
 
-    def __init__(self, sources: Sequence[SampleSource], transform: Transform) -> None:
-        self.sources = list(sources)
-        self.ends = list(accumulate(len(source) for source in sources))
+    def __init__(self, sources: Sequence[SampleSource], transform: Transform, largest_share: float | None = None) -> None:
+        new, *replayed = sources
+        self.new, self.replayed = new, list(replayed)
+        self.ends = list(accumulate(len(source) for source in replayed))
+        self.kept = self.ends[-1] if replayed else 0
+        self.places = self.kept
+        if largest_share is not None and self.kept:
+            self.places = min(self.kept, max(1, round(len(new) * largest_share / (1 - largest_share))))
         self.transform = transform
 
     def __len__(self) -> int:
-        return self.ends[-1]
+        return len(self.new) + self.places
+
+    def _load(self, position: int, seed: int) -> Sample:
+        if position < len(self.new):
+            return self.new.load(position)
+        place = position - len(self.new)
+        if self.places < self.kept:
+            place = derive_seed(seed, "replayed") % self.kept
+        which = next(i for i, end in enumerate(self.ends) if place < end)
+        return self.replayed[which].load(place - self.ends[which] + len(self.replayed[which]))
 
     def __getitem__(self, key: Key) -> Augmented:
         position, seed = key
-        which = next(i for i, end in enumerate(self.ends) if position < end)
-        start = self.ends[which] - len(self.sources[which])
-        sample = self.sources[which].load(position - start)
+        sample = self._load(position, seed)
         # The transforms draw from the global generator. (torch.manual_seed would also queue a CUDA seeding call per sample.)
         before = torch.default_generator.get_state()
         torch.default_generator.manual_seed(seed)
         image, label = self.transform(sample)
         torch.default_generator.set_state(before)
-        return image, label, which > 0
+        return image, label, position >= len(self.new)
 
 
 class BatchStream:

@@ -4,7 +4,7 @@ Nothing synchronises with the device, unless the instances are in host memory: t
 """
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from eircli.common.types import BACKGROUND, IGNORE, SoftLabels
@@ -19,6 +19,7 @@ def fuse(
     pastes: Pastes,
     draws: Draws,
     side: int,
+    spared: Bool[Tensor, "n h w"] | None = None,
 ) -> tuple[Float[Tensor, "n 3 h w"], SoftLabels]:
     """Mix the instances into images and labels, inside their masks, one after the other (methods/README.md §5.4).
 
@@ -26,6 +27,9 @@ def fuse(
     neighbour), and laid at the slot's corner. A random scale before that would cancel in the fit, so the only
     augmentation left is the flip. x ← λ·instance + (1-λ)·x, and so for the soft labels. Ignored pixels stay ignored.
     Instances in host memory are copied first (`fetch`).
+
+    Args:
+        spared: the pixels that no paste covers; None: pastes may cover all.
 
     Returns:
         The mixed images and soft labels of 1 + pastes layers.
@@ -44,10 +48,20 @@ def fuse(
     for p in range(pastes.active.shape[1]):
         pixels = _scaled(instances, pastes, draws, p, side)
         share = pixels[:, 3:] * draws.lam[:, p].view(-1, 1, 1, 1)
+        if spared is not None:
+            share = share * ~windows(spared, pastes.corner[:, p], side)
         blend(images, pastes.corner[:, p], pixels[:, :3], share)
         blend(weights[:, : p + 1], pastes.corner[:, p], none, share)
         blend(weights[:, p + 1 : p + 2], pastes.corner[:, p], all_of_it, share)
     return images, SoftLabels(channels, weights, valid)
+
+
+def windows(maps: Bool[Tensor, "n h w"], corner: Int[Tensor, "n 2"], side: int) -> Bool[Tensor, "n 1 side side"]:
+    """The window of every map at its corner."""
+    here = torch.arange(side, device=maps.device)
+    image = torch.arange(len(maps), device=maps.device).view(-1, 1, 1)
+    row, column = ((corner[:, axis].view(-1, 1) + here) for axis in (0, 1))
+    return maps[image, row.unsqueeze(2), column.unsqueeze(1)].unsqueeze(1)
 
 
 def blend_views(maps: Tensor, corner: Tensor, target: Tensor, share: Tensor) -> None:
@@ -89,6 +103,7 @@ def _scaled(instances: Instances, pastes: Pastes, draws: Draws, p: int, side: in
     chosen, here = pastes.instance[:, p], torch.arange(side, device=pastes.instance.device)
     height, width = (measure[chosen].view(-1, 1) for measure in (instances.height, instances.width))
     factor = torch.minimum(side / (height + 2).double(), side / (width + 2).double())
+    factor = torch.minimum(factor, draws.scale[:, p].view(-1, 1))
     new_height, new_width = ((measure * factor + 0.5).long().clamp(min=1) for measure in (height, width))
     row = (((2 * here + 1) * height) // (2 * new_height)).minimum(height - 1)
     column = (((2 * here + 1) * width) // (2 * new_width)).minimum(width - 1)

@@ -16,6 +16,8 @@ from eircli.memory.decoded import Instances
 
 Fillers = Literal["best-slot", "spread", "none"]
 
+Scale = Literal["slot", "native"]
+
 
 class Draws(NamedTuple):
     """The random numbers of a batch's pastes, in [0, 1)."""
@@ -27,6 +29,8 @@ class Draws(NamedTuple):
     flip: Bool[Tensor, "n pastes"]
     lam: Float[Tensor, "n pastes"]
     """Weight λ of the instance."""
+    scale: Float[Tensor, "n pastes"]
+    """The most that an instance grows by; it shrinks further where it would not fit its slot."""
 
     def to(self, device: torch.device) -> "Draws":
         """The same on a device."""
@@ -48,11 +52,18 @@ def _send(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
-def draw(generator: np.random.Generator, n: int, pastes: int, flip: float, beta: tuple[float, float] | None) -> Draws:
-    """Draw the random numbers of the pastes of `n` images, [n, pastes] each; λ ~ Beta(`beta`), or 1 if None (hard paste)."""
+def draw(
+    generator: np.random.Generator, n: int, pastes: int, flip: float, beta: tuple[float, float] | None, scale: Scale = "slot"
+) -> Draws:
+    """Draw the random numbers of the pastes of `n` images, [n, pastes] each.
+
+    λ ~ Beta(`beta`), or 1 if None (hard paste). Scaled to the slot, an instance grows by any factor; natively, by one from 1/2 to 1.
+    """
     instance, filler, coin = (torch.from_numpy(generator.random((n, pastes))) for _ in range(3))
     lam = torch.ones(n, pastes) if beta is None else torch.from_numpy(generator.beta(*beta, (n, pastes))).float()
-    return Draws(instance, filler, coin < flip, lam)
+    unbounded = torch.full((n, pastes), torch.inf, dtype=torch.float64)
+    growth = unbounded if scale == "slot" else torch.from_numpy(generator.uniform(0.5, 1, (n, pastes)))
+    return Draws(instance, filler, coin < flip, lam, growth)
 
 
 def pseudo_labels(

@@ -8,49 +8,57 @@ from eircli.common.types import IGNORE, Batch
 from eircli.config.methods import Distill, EirSettings, ImageReplaySettings
 from eircli.memory.replay import pseudo_labels
 from eircli.methods.base import Context, Method
-from eircli.methods.tiled_losses import tiled_losses
+from eircli.methods.losses import imitation_bce, reasoning_scores
+from eircli.methods.tiled_losses import tiled_decomposed_losses, tiled_losses
 from eircli.model.deeplab import DeepLab
 from eircli.model.tiles import best_channels
 
 
 class DistilledReplay(Method):
-    """L = L_bce + weight · L_rskd (methods/README.md §5.6); subclasses prepare images and targets.
+    """L = L_bce + weight · L_rskd (methods/README.md §5.6), or the decomposed objective (§9); subclasses prepare images and targets.
 
-    Losses: `bce`, binary cross-entropy; `rskd`, region-specific distillation, weighted, if it is on.
+    Losses: `bce`, binary cross-entropy; `rskd`, region-specific distillation, weighted, if it is on. Decomposed: `bce`, where
+    labels tell; `imitation` and `reasoning`, of the teacher, weighted.
     """
 
     def __init__(self, config: EirSettings | ImageReplaySettings, context: Context) -> None:
         assert context.teacher is not None
         self.context, self.teacher = context, context.teacher
         self.distill, self.threshold, self.positive_weight = config.distill, config.threshold, config.positive_weight
+        self.decomposed = config.distill.loss == "decomposed"
 
     def add_pseudo_labels(self, labels: Tensor, teacher_logits: Tensor) -> Tensor:
         """Labels uint8 [N, H, W] → the same with pseudo-labels, from the teacher's logits [N, 1 + old, h, w]."""
         return pseudo_labels(labels, *best_channels(teacher_logits, labels.shape[1:]), self.threshold)
 
     def with_distillation(self, batch: Batch, teacher_logits: Tensor | None = None) -> Batch:
-        """The batch with teacher logits and region, if distillation is on.
+        """The batch with what the teacher says of it, and the region, if distillation is on.
 
         Args:
             teacher_logits: [N, 1 + old, h, w] on the batch's images, where they are known.
         """
         if not self.distill.is_on:
             return batch
+        scores: tuple[Tensor, ...] = ()
+        if self.decomposed:
+            features = self.teacher.features(batch.images)
+            teacher_logits, scores = self.teacher.classify(features), reasoning_scores(self.teacher, features, self.context.old)
         logits = self.teacher(batch.images) if teacher_logits is None else teacher_logits
-        return batch.with_(teacher_logits=logits, region=distillation_mask(batch.labels, self.context.old, self.distill))
+        region = distillation_mask(batch.labels, self.context.old, self.distill)
+        return batch.with_(teacher_logits=logits, teacher_features=scores, region=region)
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         assert batch.targets is not None
-        bce, rskd = tiled_losses(
-            model(batch.images),
-            batch.targets,
-            batch.teacher_logits,
-            batch.region,
-            self.positive_weight,
-            self.pixel_mean(batch),
-            self.context.compiled,
-        )
-        return {"bce": bce} if batch.teacher_logits is None else {"bce": bce, "rskd": self.distill.weight * rskd}
+        features = model.features(batch.images)
+        given = (model.classify(features), batch.targets, batch.teacher_logits, batch.region)
+        how = (self.positive_weight, self.pixel_mean(batch), self.context.compiled)
+        if not self.decomposed:
+            bce, rskd = tiled_losses(*given, *how)
+            return {"bce": bce} if batch.teacher_logits is None else {"bce": bce, "rskd": self.distill.weight * rskd}
+        bce, imitation = tiled_decomposed_losses(*given, *how)
+        pairs = zip(reasoning_scores(model, features, self.context.old), batch.teacher_features, strict=True)
+        reasoning = sum(imitation_bce(ours.float(), theirs.float()).mean() for ours, theirs in pairs)
+        return {"bce": bce, "imitation": self.distill.weight * imitation, "reasoning": self.distill.reasoning_weight * reasoning}
 
 
 def distillation_mask(labels: Tensor, old: int, distill: Distill) -> Tensor:

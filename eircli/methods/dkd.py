@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-import torch
-from torch import Tensor, nn
-from torch.nn.functional import conv2d, softplus
+from torch import Tensor
+from torch.nn.functional import softplus
 
 from eircli.common.types import Batch
 from eircli.config import methods as method_settings
 from eircli.methods.base import Context, Method
-from eircli.methods.losses import imitation_bce, new_classes_bce
+from eircli.methods.losses import imitation_bce, new_classes_bce, reasoning_scores
 from eircli.model.deeplab import DeepLab, upsample
 
 
@@ -35,7 +32,7 @@ class Dkd(Method):
         if teacher is None:
             return batch.with_(images=images)
         features = teacher.features(images)
-        parts = decomposed(teacher, features, self.context.old)
+        parts = reasoning_scores(teacher, features, self.context.old)
         return batch.with_(images=images, teacher_logits=teacher.classify(features), teacher_features=parts)
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
@@ -49,17 +46,7 @@ class Dkd(Method):
         if batch.teacher_logits is not None:
             theirs = upsample(batch.teacher_logits[:, 1:], size)
             losses["kd"] = config.distill_weight * mean(imitation_bce(logits[:, 1 : 1 + old], theirs))
-            pairs = zip(decomposed(model, features, old), batch.teacher_features, strict=True)
+            pairs = zip(reasoning_scores(model, features, old), batch.teacher_features, strict=True)
             for name, (ours, theirs) in zip(("dkd+", "dkd-"), pairs, strict=True):
                 losses[name] = config.decomposed_weight * imitation_bce(ours.float(), theirs.float()).mean()
         return losses
-
-
-def decomposed(model: DeepLab, features: Tensor, old: int) -> tuple[Tensor, Tensor]:
-    """Positive and negative reasoning scores of the old classes, [N, old, h, w] each.
-
-    Features are not negative, so a logit w·f + b splits into a positive part, max(w, 0)·f, and a negative part, min(w, 0)·f
-    (eq. 4-6).
-    """
-    weight = torch.cat([cast(nn.Conv2d, classifier).weight for classifier in model.classifiers[1:]])[:old]
-    return conv2d(features, weight.clamp(min=0)), conv2d(features, weight.clamp(max=0))

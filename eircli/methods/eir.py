@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from eircli.common.types import Batch, SoftLabels
+from eircli.common.types import IGNORE, Batch, SoftLabels
 from eircli.config import methods as method_settings
 from eircli.memory import decoded, fusion, replay
 from eircli.methods.base import Context
@@ -26,20 +26,23 @@ class Eir(DistilledReplay):
         images, config = batch.images, self.config
         teacher_logits = self.teacher(images) if config.pseudo_labels else None
         combined = batch.labels if teacher_logits is None else self.add_pseudo_labels(batch.labels, teacher_logits)
+        # Decomposed, old channels imitate the teacher instead of learning its pseudo-labels, which still say where to paste what.
+        known = batch.labels if self.decomposed else combined
         if not config.fusion:
-            return self.with_distillation(batch.with_(images=images.float(), targets=replay.one_hot(combined)), teacher_logits)
-        mixed, targets = self._fuse(images, batch, combined)
+            return self.with_distillation(batch.with_(images=images.float(), targets=replay.one_hot(known)), teacher_logits)
+        mixed, targets = self._fuse(images, batch, combined, known)
         return self.with_distillation(batch.with_(images=mixed, targets=targets))
 
-    def _fuse(self, images: Tensor, batch: Batch, combined: Tensor) -> tuple[Tensor, SoftLabels]:
+    def _fuse(self, images: Tensor, batch: Batch, combined: Tensor, known: Tensor) -> tuple[Tensor, SoftLabels]:
         config, instances = self.config, self.context.memory
         assert isinstance(instances, decoded.Instances)
         beta = config.mixup_beta if config.paste == "mixup" else None
         # Drawn for the whole batch, of which this may be a part, so that an image gets the same draws however the batch is split.
         first, size = batch.part or (0, len(images))
-        drawn = replay.draw(np.random.default_rng(batch.seed), size, config.pastes, config.flip, beta)
+        drawn = replay.draw(np.random.default_rng(batch.seed), size, config.pastes, config.flip, beta, config.paste_scale)
         draws = replay.Draws(*(d[first : first + len(images)] for d in drawn)).to(images.device)
         potential = replay.potential_classes(batch.labels, combined, self.context.old, config.pastes)
         slots = replay.select_slots(combined, config.slot, config.pastes)
         pastes = replay.place(potential, slots, instances, draws, config.fillers, config.fillers_below)
-        return fusion.fuse(images, combined, instances, pastes, draws, config.slot)
+        spared = None if config.paste_over_new else (known > self.context.old) & (known != IGNORE)
+        return fusion.fuse(images, known, instances, pastes, draws, config.slot, spared)

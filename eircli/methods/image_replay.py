@@ -32,7 +32,7 @@ class ImageReplay(DistilledReplay):
 
     def prepare(self, batch: Batch) -> Batch:
         images, labels, stored = batch.images.float(), batch.labels, batch.replayed.view(-1, 1, 1)
-        completes = self.config.pseudo_labels or self.config.missing == "pseudo-labels"
+        completes = not self.decomposed and (self.config.pseudo_labels or self.config.missing == "pseudo-labels")
         teacher_logits = self.teacher(images) if completes else None
         completed = labels if teacher_logits is None else self.add_pseudo_labels(labels, teacher_logits)
         ignored = torch.where(labels == BACKGROUND, IGNORE, labels)

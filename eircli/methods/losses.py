@@ -1,11 +1,14 @@
-"""The losses that several methods share, pixel by pixel, of full-resolution logits. A `PixelMean` reduces them."""
+"""The losses that several methods share, pixel by pixel, of full-resolution logits (a `PixelMean` reduces them); DKD's scores."""
+
+from typing import cast
 
 import torch
 from jaxtyping import Bool, Float, UInt8
-from torch import Tensor
-from torch.nn.functional import binary_cross_entropy_with_logits, softplus
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits, conv2d, softplus
 
 from eircli.common.types import BACKGROUND, IGNORE, SoftLabels
+from eircli.model.deeplab import DeepLab
 
 PerPixel = Float[Tensor, "n h w"]
 
@@ -91,3 +94,13 @@ def plain_distillation(
     """Cross-entropy of the teacher's softmax and the student's over the same channels, divided by their number (LwF)."""
     old = teacher.shape[1]
     return -(teacher.softmax(dim=1) * student[:, :old].log_softmax(dim=1)).sum(dim=1) / old
+
+
+def reasoning_scores(model: DeepLab, features: Tensor, old: int) -> tuple[Tensor, Tensor]:
+    """Positive and negative reasoning scores of the old classes, [N, old, h, w] each.
+
+    Features are not negative, so a logit w·f + b splits into a positive part, max(w, 0)·f, and a negative part, min(w, 0)·f
+    (eq. 4-6).
+    """
+    weight = torch.cat([cast(nn.Conv2d, classifier).weight for classifier in model.classifiers[1:]])[:old]
+    return conv2d(features, weight.clamp(min=0)), conv2d(features, weight.clamp(max=0))

@@ -36,7 +36,7 @@ def training_set(run: Run, step: int, memory: Path | None) -> TrainingSet:
     if memory is not None and kind is not None and run.manifest.method.replays_samples:
         replayed = memory_kind(kind.name).samples(memory, run.memory_table(step))
         sources += [] if replayed is None else [replayed]
-    return TrainingSet(sources, TrainTransform(run.manifest.data))
+    return TrainingSet(sources, TrainTransform(run.manifest.data), run.manifest.method.largest_replay_share)
 
 
 def make_context(run: Run, step: int, teacher: DeepLab | None, memory: Path | None, plan: Plan, state: MethodState) -> Context:

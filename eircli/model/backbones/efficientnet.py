@@ -40,7 +40,7 @@ def build(name: str) -> Backbone:
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
-    """The package's weights in timm's naming; `name` is unused.
+    """The package's weights, tensors of any shape in timm's naming; `name` is unused.
 
     Raises:
         UserError: the package is not installed, or its file is another than the one tested.

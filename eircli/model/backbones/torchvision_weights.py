@@ -14,7 +14,7 @@ from eircli.config.backbones import BACKBONES
 
 
 def imagenet_weights(name: str) -> dict[str, Tensor]:
-    """The state dict of the weights that the table of backbones names.
+    """The state dict, tensors of any shape, of the weights that the table of backbones names.
 
     Raises:
         UserError: they cannot be fetched.
