@@ -11,7 +11,7 @@ from torchvision.transforms import InterpolationMode as Mode
 from torchvision.transforms import v2
 
 from eircli.common.errors import UserError
-from eircli.common.types import Sample, UInt8Array
+from eircli.common.types import IGNORE, Sample, UInt8Array
 from eircli.config.datasets import Ade20k, Folder, Voc
 from eircli.config.manifest import Data
 from eircli.data.ade20k import ade20k
@@ -295,6 +295,42 @@ def test_a_bounded_share_of_replayed_samples(share: float | None, replayed: int)
     assert all(value >= 100 for value in shown[0] | shown[1])
     whole = set(range(100, 130)) | set(range(200, 210))
     assert (shown[0] == shown[1] == whole) if replayed == 40 else (shown[0] != shown[1])
+
+
+class _Squares:
+    """Image k is of grey value 10 + k, with an object of value 100 + k, label k, in a column of its own; one corner is ignored."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def load(self, index: int) -> Sample:
+        image, label = np.full((16, 16, 3), 10 + index, np.uint8), np.zeros((16, 16), np.uint8)
+        if index:
+            image[2:6, 4 * index - 2 : 4 * index], label[2:6, 4 * index - 2 : 4 * index] = 100 + index, index
+        label[15, 15] = IGNORE
+        return Sample(image, label)
+
+
+def as_it_is(sample: Sample) -> tuple[torch.Tensor, torch.Tensor]:
+    return torch.from_numpy(sample.image).permute(2, 0, 1), torch.from_numpy(sample.label)
+
+
+def test_own_objects_are_pasted_with_their_labels_where_they_were() -> None:
+    squares, pasted = _Squares(), TrainingSet([_Squares(), _Numbered(range(8, 9))], as_it_is, own_pastes=0.5)
+    plain, changed, total = TrainingSet([squares], as_it_is), 0, 0
+    for seed in range(100):
+        image, label, _ = pasted[(1, seed)]
+        own_image, own_label, _ = plain[(1, seed)]
+        added = [k for k in (2, 3) if (label == k).any()]
+        assert len(added) <= 1
+        for k in added:
+            there = plain[(k, 0)]
+            own_image[:, there[1] == k], own_label[there[1] == k] = 100 + k, k
+        assert torch.equal(image, own_image)
+        assert torch.equal(label, own_label)
+        changed, total = changed + len(added), total + 1
+        assert torch.equal(pasted[(1, seed)][0], image)
+    assert 10 < changed < 45, "half of the samples get the objects of one of four images, two of which hold others"
 
 
 def test_augmentation_keeps_image_and_label_together_and_follows_its_key() -> None:

@@ -2,6 +2,9 @@
 
 import hashlib
 
+SEEDS = 1 << 63
+"""How many seeds there are: they are less than this."""
+
 
 def derive_seed(*parts: int | str) -> int:
     """A 63-bit seed that is a pure function of `parts`, such as `(run seed, "augment", step, position)`."""

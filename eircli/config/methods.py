@@ -51,6 +51,11 @@ class MethodSettings(Section):
         return None
 
     @property
+    def own_paste_chance(self) -> float:
+        """The chance that a sample gets the new classes' objects of another of the step's images."""
+        return 0.0
+
+    @property
     def memory_options(self) -> Mapping[str, float]:
         """Method settings that parameterise building the memory, beside the section `memory`."""
         return {}
@@ -129,6 +134,8 @@ class EirSettings(MethodSettings):
     """Also train on the bank's instances on a blank canvas."""
     replay_share: PositiveFraction | None = None
     """The largest share of a pass that stand-alone samples make up, drawn anew for every pass; none: all of them, each once."""
+    own_pastes: Fraction = 0.0
+    """Chance that a sample gets the new classes' objects of another of the step's images, at their place: this costs no memory."""
     distill: Distill = Distill()
     """Region-specific knowledge distillation (RSKD)."""
 
@@ -143,6 +150,10 @@ class EirSettings(MethodSettings):
     @property
     def largest_replay_share(self) -> float | None:
         return self.replay_share
+
+    @property
+    def own_paste_chance(self) -> float:
+        return self.own_pastes
 
     @property
     def slot_side(self) -> int | None:
@@ -163,6 +174,8 @@ class ImageReplaySettings(MethodSettings):
     """Distillation as in EIR; off by default."""
     replay_share: PositiveFraction | None = None
     """The largest share of a pass that stored images make up, drawn anew for every pass; none: all of them, each once."""
+    own_pastes: Fraction = 0.0
+    """Chance that a sample gets the new classes' objects of another of the step's images, at their place: this costs no memory."""
 
     @property
     def keeps(self) -> str | None:
@@ -171,6 +184,10 @@ class ImageReplaySettings(MethodSettings):
     @property
     def largest_replay_share(self) -> float | None:
         return self.replay_share
+
+    @property
+    def own_paste_chance(self) -> float:
+        return self.own_pastes
 
 
 class LwfSettings(OwnBase):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from eircli.common.seeds import derive_seed
-from eircli.common.types import Batch, Sample, SampleSource
+from eircli.common.seeds import SEEDS, derive_seed
+from eircli.common.types import BACKGROUND, IGNORE, Batch, Sample, SampleSource
 
 Key = tuple[int, int]
 """A sample's position and the seed of its augmentation."""
@@ -30,9 +30,16 @@ class TrainingSet(Dataset[Augmented]):
     Args:
         largest_share: the largest share of the whole that replayed samples make up: of more, each time some are drawn by the
             sample's seed. None: each is there once.
+        own_pastes: the chance that a sample gets the labelled objects of another new image, where they are in that one.
     """
 
-    def __init__(self, sources: Sequence[SampleSource], transform: Transform, largest_share: float | None = None) -> None:
+    def __init__(
+        self,
+        sources: Sequence[SampleSource],
+        transform: Transform,
+        largest_share: float | None = None,
+        own_pastes: float = 0.0,
+    ) -> None:
         new, *replayed = sources
         self.new, self.replayed = new, list(replayed)
         self.ends = list(accumulate(len(source) for source in replayed))
@@ -40,7 +47,7 @@ class TrainingSet(Dataset[Augmented]):
         self.places = self.kept
         if largest_share is not None and self.kept:
             self.places = min(self.kept, max(1, round(len(new) * largest_share / (1 - largest_share))))
-        self.transform = transform
+        self.transform, self.own_pastes = transform, own_pastes
 
     def __len__(self) -> int:
         return len(self.new) + self.places
@@ -56,13 +63,22 @@ class TrainingSet(Dataset[Augmented]):
 
     def __getitem__(self, key: Key) -> Augmented:
         position, seed = key
+        image, label = self._augmented(position, seed)
+        if self.own_pastes and derive_seed(seed, "pasted") < self.own_pastes * SEEDS:
+            other = derive_seed(seed, "other")
+            objects, theirs = self._augmented(other % len(self.new), other)
+            inside = (theirs != BACKGROUND) & (theirs != IGNORE)
+            image, label = torch.where(inside, objects, image), torch.where(inside, theirs, label)
+        return image, label, position >= len(self.new)
+
+    def _augmented(self, position: int, seed: int) -> tuple[Tensor, Tensor]:
         sample = self._load(position, seed)
         # The transforms draw from the global generator. (torch.manual_seed would also queue a CUDA seeding call per sample.)
         before = torch.default_generator.get_state()
         torch.default_generator.manual_seed(seed)
-        image, label = self.transform(sample)
+        augmented = self.transform(sample)
         torch.default_generator.set_state(before)
-        return image, label, position >= len(self.new)
+        return augmented
 
 
 class BatchStream:

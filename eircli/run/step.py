@@ -36,7 +36,9 @@ def training_set(run: Run, step: int, memory: Path | None) -> TrainingSet:
     if memory is not None and kind is not None and run.manifest.method.replays_samples:
         replayed = memory_kind(kind.name).samples(memory, run.memory_table(step))
         sources += [] if replayed is None else [replayed]
-    return TrainingSet(sources, TrainTransform(run.manifest.data), run.manifest.method.largest_replay_share)
+    # In a base step every method trains alike, and samples are not pasted into each other.
+    method, own_pastes = run.manifest.method, run.manifest.method.own_paste_chance if step else 0.0
+    return TrainingSet(sources, TrainTransform(run.manifest.data), method.largest_replay_share, own_pastes)
 
 
 def make_context(run: Run, step: int, teacher: DeepLab | None, memory: Path | None, plan: Plan, state: MethodState) -> Context:
