@@ -53,6 +53,17 @@ def test_the_background_does_not_shape_the_features() -> None:
         assert bool(gradient.any()) is not detach
 
 
+def test_rare_classes_start_at_one_in_a_hundred_everywhere_and_send_features_no_gradient() -> None:
+    model = DeepLab(TINY.model_copy(update={"new_classifier": "rare"}), [2])
+    model.add_classes(2)
+    features = torch.randn(1, 16, 4, 4).relu().requires_grad_()
+    new = model.classify(features)[:, 3:]
+    torch.testing.assert_close(new.sigmoid(), torch.full((1, 2, 4, 4), 0.01))
+    new.sum().backward()
+    assert features.grad is not None
+    assert not features.grad.any()
+
+
 STRIDES = {
     "tiny": 4,
     "efficientnet_lite0": 16,

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from eircli.config.methods import Activation
 
 
+RARE = 0.01
+"""The probability, everywhere, of new classes whose classifiers start as `rare` (focal loss, Lin et al. 2017, §4.1)."""
+
+
 class DeepLab(nn.Module):
     """Images in 0..255 to logits over the background and all classes, in the order learned.
 
@@ -84,7 +88,10 @@ class DeepLab(nn.Module):
         new = nn.Conv2d(background.in_channels, count, 1).to(background.weight.device)
         if self.config.unknown_class and self.unknown is None:
             self.unknown = copy.deepcopy(background)
-        if self.config.new_classifier != "random":
+        if self.config.new_classifier == "rare":
+            new.weight.zero_()
+            cast(Tensor, new.bias).fill_(math.log(RARE / (1 - RARE)))
+        elif self.config.new_classifier != "random":
             like = self.unknown if self.config.new_classifier == "unknown" and self.unknown is not None else background
             new.weight.copy_(like.weight.expand_as(new.weight))
             cast(Tensor, new.bias).copy_(cast(Tensor, like.bias).expand(count))
