@@ -11,6 +11,7 @@ from eircli import methods
 from eircli.config import methods as method_settings
 from eircli.config.fingerprint import base_fingerprint
 from eircli.config.manifest import Manifest
+from eircli.config.section import MethodSettings
 from eircli.engine import train as loop
 from eircli.methods.base import CalibrationPass, Context, MethodState
 from eircli.methods.finetune import Finetune
@@ -36,7 +37,7 @@ class Anchored(Finetune):
 
     told: ClassVar[list[MethodState]] = []
 
-    def __init__(self, config: method_settings.MethodSettings, context: Context) -> None:
+    def __init__(self, config: MethodSettings, context: Context) -> None:
         super().__init__(config, context)
         self.state = context.state
         self.told.append(context.state)

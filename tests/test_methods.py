@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 from eircli.common.types import IGNORE, Batch
 from eircli.config import manifest
 from eircli.config import methods as method_settings
+from eircli.config.section import MethodSettings
 from eircli.methods import METHODS, build_method
 from eircli.methods.base import Context
 from eircli.methods.eir import Eir
@@ -87,7 +88,7 @@ def test_the_weight_of_distillation_is_a_factor() -> None:
 def test_in_a_shared_base_step_every_method_learns_the_labels_as_they_are(name: str, weight: float | None) -> None:
     """Summed binary cross-entropy against the labels, by a loop over pixels."""
     settings = TypeAdapter(method_settings.MethodConfig).validate_python({"name": name, "positive_weight": weight})
-    assert isinstance(settings, method_settings.MethodSettings)
+    assert isinstance(settings, MethodSettings)
     model = DeepLab(TINY, [OLD, NEW]).eval()
     method = build_method(settings, context(teacher=False))
     losses = method.losses(model, method.prepare(batch()))

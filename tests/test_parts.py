@@ -8,8 +8,8 @@ import torch
 
 from eircli.common.types import IGNORE, Batch
 from eircli.config import manifest
-from eircli.config.methods import MethodSettings
 from eircli.config.recipe import resolve
+from eircli.config.section import MethodSettings
 from eircli.memory.decoded import Instances
 from eircli.methods import METHODS, build_method
 from eircli.methods.base import Context

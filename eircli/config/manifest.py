@@ -14,8 +14,8 @@ from eircli.config.backbones import BACKBONES, DEFAULT_BACKBONE, BackboneEntry
 from eircli.config.budget import Budget, parse_budget
 from eircli.config.datasets import Dataset
 from eircli.config.memory_kinds import MEMORY_KINDS, MemoryKindEntry
-from eircli.config.methods import Activation, MethodConfig
-from eircli.config.section import Fraction, PositiveInt, Section
+from eircli.config.methods import MethodConfig
+from eircli.config.section import Activation, Fraction, PositiveInt, Section
 
 Setting = Literal["overlapped", "disjoint", "partitioned"]
 

@@ -14,7 +14,8 @@ from eircli.common.suggest import did_you_mean
 from eircli.config.datasets import DatasetSettings, dataset_settings
 from eircli.config.explain import explain, key_path
 from eircli.config.manifest import Manifest, StepTraining
-from eircli.config.methods import MethodSettings, method_settings
+from eircli.config.methods import method_settings
+from eircli.config.section import MethodSettings
 from eircli.config.tree import Tree, deep_copy, load_yaml, merge
 
 LENGTHS = ("iterations", "epochs")

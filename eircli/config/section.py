@@ -1,8 +1,13 @@
-"""Base class and field types of the manifest's sections."""
+"""Base class and field types of the manifest's sections, and what the settings of every method have in common.
+
+What a method keeps between steps and how its predictions are read stand in its settings too, so that commands which train
+nothing need no torch.
+"""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -11,9 +16,71 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(gt=0, lt=1)]
+Activation = Literal["sigmoid", "softmax"]
 
 
 class Section(BaseModel):
     """A part of the manifest: immutable, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+
+class MethodSettings(Section):
+    """Settings common to all methods."""
+
+    trained_with: ClassVar[Activation] = "sigmoid"
+    """The activation of the method's classification loss, and so how its logits become predictions."""
+    implies: ClassVar[Mapping[str, object]] = {}
+    """Defaults that selecting the method sets in other sections; a recipe's own settings override them."""
+    in_parts: ClassVar[bool] = True
+    """Whether a batch's loss is the mean of its micro-batches' losses (needed for accumulation and DDP)."""
+    learns_unknown_class: ClassVar[bool] = False
+    """Whether the method trains the classifier of the unknown class: neither a class nor background (`model.unknown_class`)."""
+    leaves_state: ClassVar[bool] = False
+    """Whether the method, at a step's end (the base step's too), hands a state to its next step (`Method.end`)."""
+
+    positive_weight: PositiveFloat | None = None
+    """Weight of the positive term of the binary cross-entropy; none is 1."""
+    base_step: Literal["shared"] = "shared"
+    """The base step is the same for all methods: binary cross-entropy against its labels."""
+
+    @property
+    def keeps(self) -> str | None:
+        """The kind of memory (a name in `MEMORY_KINDS`) that the method keeps of old classes; None if none."""
+        return None
+
+    @property
+    def replays_samples(self) -> bool:
+        """Whether the memory's exemplars, if its kind has any, are also training samples."""
+        return True
+
+    @property
+    def largest_replay_share(self) -> float | None:
+        """The largest share of a pass that replayed samples make up; None: all of them, each once."""
+        return None
+
+    @property
+    def own_paste_chance(self) -> float:
+        """The chance that a sample gets the new classes' objects of another of the step's images."""
+        return 0.0
+
+    @property
+    def memory_options(self) -> Mapping[str, float]:
+        """Method settings that parameterise building the memory, beside the section `memory`."""
+        return {}
+
+    @property
+    def slot_side(self) -> int | None:
+        """Side of the slots that must fit into the crop, pixels; None without slots."""
+        return None
+
+    def activation(self, step: int) -> Activation:
+        """How the logits of a step's model become predictions."""
+        return "sigmoid" if step == 0 and self.base_step == "shared" else self.trained_with
+
+
+class OwnBase(MethodSettings):
+    """A method whose paper trains the base step with another loss."""
+
+    base_step: Literal["shared", "own"] = "shared"  # type: ignore[assignment]
+    """shared: the base step that all methods start from; own: with this method's classification loss, as in its paper."""

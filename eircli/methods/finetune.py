@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from eircli.common.types import Batch
-from eircli.config import methods as method_settings
+from eircli.config.section import MethodSettings
 from eircli.memory.replay import one_hot
 from eircli.methods.base import Context, Method
 from eircli.methods.tiled_losses import tiled_losses
@@ -18,7 +18,7 @@ class Finetune(Method):
     Losses: `bce`, binary cross-entropy.
     """
 
-    def __init__(self, config: method_settings.MethodSettings, context: Context) -> None:
+    def __init__(self, config: MethodSettings, context: Context) -> None:
         self.config, self.compiled = config, context.compiled
 
     def prepare(self, batch: Batch) -> Batch:

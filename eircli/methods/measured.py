@@ -9,6 +9,7 @@ from torch import Tensor
 
 from eircli.common.types import Batch, SoftLabels
 from eircli.config import methods as settings
+from eircli.config.section import MethodSettings
 from eircli.methods.base import Context, Method
 from eircli.methods.eir import Eir
 from eircli.methods.finetune import Finetune
@@ -19,7 +20,7 @@ from eircli.model.deeplab import DeepLab, upsample
 Role = Literal["incremental", "plain", "fine-tuning"]
 
 
-def measured_method(role: Role, method: settings.MethodSettings, slot: int, context: Context) -> Method:
+def measured_method(role: Role, method: MethodSettings, slot: int, context: Context) -> Method:
     """The method of a role, with the recipe's settings if the recipe's method is EIR, else with EIR's defaults.
 
     Args:

@@ -19,7 +19,7 @@ from eircli.model.tiles import best_channels
 
 if TYPE_CHECKING:
     from eircli.config.manifest import Model
-    from eircli.config.methods import Activation
+    from eircli.config.section import Activation
 
 
 RARE = 0.01
