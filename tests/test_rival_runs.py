@@ -16,7 +16,9 @@ from eircli.common.errors import UserError
 from eircli.engine import train as loop
 from eircli.memory.bank import Bank
 from eircli.memory.harvest import candidate_mask, candidates
-from eircli.memory.prototypes import read_prototypes
+from eircli.memory.mixtures import Mixtures
+from eircli.memory.prototypes import Prototypes
+from eircli.memory.tensor_file import read_tensors
 from eircli.model.deeplab import DeepLab
 from eircli.reports.bank import bank_facts
 from eircli.reports.status import status
@@ -322,7 +324,7 @@ def test_a_memory_that_can_hold_nothing_says_what_to_do(tmp_path: Path, changes:
 
 def test_star_keeps_prototypes_of_all_old_classes(folder: Path) -> None:
     run = finished(folder, "star")
-    one, two = (read_prototypes(run.directory.bank(step)) for step in (1, 2))
+    one, two = (read_tensors(run.directory.bank(step), "prototypes", Prototypes) for step in (1, 2))
     assert one.class_ids.tolist() == [1, 2]
     assert two.class_ids.tolist() == [1, 2, 3]
     assert torch.equal(two.direction[:2], one.direction)

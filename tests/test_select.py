@@ -14,9 +14,10 @@ from eircli.common.types import Sample, StoredImage
 from eircli.config.budget import parse_budget
 from eircli.memory.bank import Bank, encode, write_bank
 from eircli.memory.harvest import WHOLE_CLASS, Candidate, image_candidates, store_image
-from eircli.memory.prototypes import Prototypes, gather, merge, on_grid, read_prototypes, sample, write_prototypes
+from eircli.memory.prototypes import Prototypes, gather, merge, on_grid, sample
 from eircli.memory.select import RULES, Pool, share_out
 from eircli.memory.standalone import StoredImages
+from eircli.memory.tensor_file import read_tensors, write_tensors
 from tests import reference_rivals as slow
 
 
@@ -180,8 +181,8 @@ def test_drawn_features_follow_their_prototypes() -> None:
 
 def test_prototypes_survive_the_file_and_merge(tmp_path: Path) -> None:
     one, two = gather(batches(0), [1, 2], [11, 12]), gather(batches(1), [3], [13])
-    write_prototypes(tmp_path / "p.h5", one, {"step": 1})
-    again = read_prototypes(tmp_path / "p.h5")
+    write_tensors(tmp_path / "p.h5", "prototypes", one, {"step": 1})
+    again = read_tensors(tmp_path / "p.h5", "prototypes", Prototypes)
     assert all(torch.equal(a, b) for a, b in zip(one, again, strict=True))
     merged = merge(again, two, 0.25)
     assert merged.class_ids.tolist() == [11, 12, 13]
@@ -191,7 +192,7 @@ def test_prototypes_survive_the_file_and_merge(tmp_path: Path) -> None:
     (tmp_path / "p.h5").write_bytes((tmp_path / "p.h5").read_bytes()[:200])
     for name, message in (("p.h5", "damaged"), ("q.h5", "missing")):
         with pytest.raises(UserError, match=message):
-            read_prototypes(tmp_path / name)
+            read_tensors(tmp_path / name, "prototypes", Prototypes)
 
 
 def test_labels_on_a_grid_are_those_at_the_cells_centres() -> None:

@@ -19,6 +19,7 @@ ENTRIES = (
     MemoryKindEntry("instances", bounded=True, from_model=False),
     MemoryKindEntry("images", bounded=True, from_model=False),
     MemoryKindEntry("prototypes", bounded=False, from_model=True),
+    MemoryKindEntry("mixtures", bounded=False, from_model=True),
 )
 
 MEMORY_KINDS = {entry.name: entry for entry in ENTRIES}

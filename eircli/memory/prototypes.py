@@ -6,19 +6,14 @@ sphere, ε ~ N(0, noise²) per channel, at a length ~ N(norm_mean, norm_std²).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-import h5py
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate, normalize
 
 from eircli.common.errors import UserError
-from eircli.common.io import atomic_write
-
-SCHEMA = 1
 
 
 class Prototypes(NamedTuple):
@@ -88,34 +83,3 @@ def sample(prototypes: Prototypes, counts: Tensor, generator: torch.Generator) -
     length = torch.randn(len(which), 1, generator=generator) * prototypes.norm_std.cpu()[which, None]
     drawn = direction + noise * torch.randn(direction.shape, generator=generator)
     return drawn * (prototypes.norm_mean.cpu()[which, None] + length)
-
-
-def write_prototypes(path: Path, prototypes: Prototypes, facts: Mapping[str, int | str]) -> None:
-    """Write prototypes to an HDF5 file atomically."""
-    with atomic_write(path) as target, h5py.File(target, "w", libver="v110") as file:
-        file.attrs["eir_prototypes_schema"] = SCHEMA
-        file.attrs.update(facts)
-        for name, tensor in prototypes._asdict().items():
-            file[name] = tensor.numpy()
-
-
-def read_prototypes(path: Path) -> Prototypes:
-    """The prototypes in a file.
-
-    Raises:
-        UserError: missing, damaged, or no such file.
-    """
-    try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("eir_prototypes_schema") != SCHEMA:
-                raise UserError(f"{path}: holds no prototypes; build it again with eir build-memory")
-            return Prototypes(
-                *(
-                    torch.from_numpy(file[name][()]) if file[name].shape else torch.tensor(file[name][()])
-                    for name in Prototypes._fields
-                )
-            )
-    except FileNotFoundError:
-        raise UserError(f"{path}: missing; build it with eir build-memory") from None
-    except (OSError, KeyError) as error:
-        raise UserError(f"{path}: damaged ({error}); delete it and build it again with eir build-memory") from None

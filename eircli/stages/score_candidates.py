@@ -61,7 +61,7 @@ def feature_batches(run: Run, step: int, view: StepView) -> Iterator[tuple[Tenso
     model = load_model(run, step).to(compute.device).eval()
     size, side = run.manifest.evaluate.batch_size, run.manifest.data.crop_size
     starts = range(0, len(view), size)
-    for start in track(starts, f"gathering prototypes of step {step}", len(starts), "batches"):
+    for start in track(starts, f"gathering features of step {step}", len(starts), "batches"):
         crops = [to_tensors(paper_crop(view.load(i), side)) for i in range(start, min(start + size, len(view)))]
         images, labels = (torch.stack(parts).to(compute.device) for parts in zip(*crops, strict=True))
         with compute.autocast():

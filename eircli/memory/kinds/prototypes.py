@@ -9,7 +9,8 @@ import torch
 
 from eircli.common.types import UInt8Array
 from eircli.memory.kinds.base import Facts, Material, MemoryKind, Writer
-from eircli.memory.prototypes import Prototypes, gather, merge, read_prototypes, write_prototypes
+from eircli.memory.prototypes import Prototypes, gather, merge
+from eircli.memory.tensor_file import read_tensors, write_tensors
 
 
 class PrototypeMemory(MemoryKind):
@@ -20,8 +21,9 @@ class PrototypeMemory(MemoryKind):
             own = {"kind": "prototypes"}
             prototypes = gather(material.features(), list(material.new), list(material.new.values()))
             if material.before is not None:
-                prototypes = merge(read_prototypes(material.before), prototypes, material.options["shared_background"])
-            write_prototypes(path, prototypes, {**own, **facts})
+                before = read_tensors(material.before, "prototypes", Prototypes)
+                prototypes = merge(before, prototypes, material.options["shared_background"])
+            write_tensors(path, "prototypes", prototypes, {**own, **facts})
             stored = sum(tensor.numel() * tensor.element_size() for tensor in prototypes)
             return {**own, "exemplars": len(prototypes.class_ids), "bytes": stored}
 
@@ -31,7 +33,7 @@ class PrototypeMemory(MemoryKind):
         return dict.fromkeys(class_ids, 1)
 
     def for_step(self, path: Path, table: UInt8Array, old: int, device: torch.device, device_bytes: float) -> Prototypes:
-        return Prototypes(*(tensor.to(device) for tensor in read_prototypes(path)))
+        return Prototypes(*(tensor.to(device) for tensor in read_tensors(path, "prototypes", Prototypes)))
 
 
 KIND = PrototypeMemory()
