@@ -81,9 +81,10 @@ class Model(Section):
     """Momentum of the backbone's BatchNorm statistics."""
     detach_background: bool = True
     """The background classifier reads detached features: its loss sends no gradient into backbone and head."""
-    new_classifier: Literal["background", "balanced", "unknown", "rare", "random"] = "background"
+    new_classifier: Literal["background", "balanced", "unknown", "similar", "rare", "random"] = "background"
     """How a new step's classifiers start: as copies of the background classifier; the same with the background's
-    probability split among them (MiB); as copies of the unknown class's classifier (SSUL); at a probability of 0.01
+    probability split among them (MiB); as copies of the unknown class's classifier (SSUL); as means of the old classes'
+    that the old model sees in the new classes' objects, the more of them the heavier (SELECT); at a probability of 0.01
     everywhere, so that their first losses shake no features; or at random."""
     unknown_class: bool = False
     """From step 1 on, a classifier of the unknown class: neither a class nor background (SSUL)."""

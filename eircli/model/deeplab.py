@@ -81,6 +81,7 @@ class DeepLab(nn.Module):
     def add_classes(self, count: int) -> None:
         """Grow by a classifier for `count` new classes, started as `config.new_classifier` says.
 
+        "similar" needs images, so here it is at random: see `start_from_similar`.
         The logits of the old classes stay as they are; background's too, unless its probability is split: then
         the softmax probabilities of background and new classes are equal and sum to background's before (MiB, eq. 10-11).
         """
@@ -91,7 +92,7 @@ class DeepLab(nn.Module):
         if self.config.new_classifier == "rare":
             new.weight.zero_()
             cast(Tensor, new.bias).fill_(math.log(RARE / (1 - RARE)))
-        elif self.config.new_classifier != "random":
+        elif self.config.new_classifier not in ("random", "similar"):
             like = self.unknown if self.config.new_classifier == "unknown" and self.unknown is not None else background
             new.weight.copy_(like.weight.expand_as(new.weight))
             cast(Tensor, new.bias).copy_(cast(Tensor, like.bias).expand(count))

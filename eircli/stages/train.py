@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
+
 from eircli.common.distributed import broadcast_from_main, world_size
 from eircli.common.errors import UserError
 from eircli.common.progress import Say
+from eircli.common.seeds import derive_seed
 from eircli.common.types import Batch
 from eircli.config.manifest import StepTraining
 from eircli.engine.checkpoint import load_state, save_state
@@ -18,6 +21,7 @@ from eircli.engine.train import Plan, TrainState, fit
 from eircli.methods import build_method
 from eircli.model.acceleration import accelerate
 from eircli.model.deeplab import DeepLab
+from eircli.model.similar import start_from_similar
 from eircli.run.main_process import is_done
 from eircli.run.models import checkpoint_recipe, save_model, start_of
 from eircli.run.run import Run
@@ -85,14 +89,19 @@ def _train(run: Run, step: int, compute: Compute, say: Say) -> None:
     accelerate(start.model, start.teacher, run.manifest.runtime, compute.device.type, compute.dtype)
     model = start.model.to(compute.device)
     state = _start_state(run.manifest.training(step), model, plan)
-    if broadcast_from_main(directory.resume_file(step).exists):
-        _resume(run, step, state, len(samples))
-        say(f"step {step}: going on at iteration {state.iteration} of {plan.iterations}")
     method = build_method(run.manifest.method, make_context(run, step, start.teacher, memory, plan, start.method_state))
-    loader = make_loader(samples, plan, state.iteration, run.workers)
 
     def calibration() -> Iterator[Batch]:
         return calibration_pass(samples, plan, run.workers)
+
+    if broadcast_from_main(directory.resume_file(step).exists):
+        _resume(run, step, state, len(samples))
+        say(f"step {step}: going on at iteration {state.iteration} of {plan.iterations}")
+    elif start.teacher is not None and run.manifest.model.new_classifier == "similar":
+        seed = derive_seed(run.manifest.seed, "similar", step)
+        with compute.autocast():
+            start_from_similar(model, start.teacher, calibration(), torch.Generator().manual_seed(seed))
+    loader = make_loader(samples, plan, state.iteration, run.workers)
 
     with compute.autocast():
         method.begin(model, calibration)
