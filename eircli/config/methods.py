@@ -136,6 +136,14 @@ class ImageReplaySettings(MethodSettings):
         return self.own_pastes
 
 
+class DftSettings(OwnBase):
+    """DFT* (Zhang et al., 2025): all frozen after the base step but the new classifier; no further constants."""
+
+    trained_with: ClassVar[Activation] = "softmax"
+    implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "random"}}
+    name: Literal["dft"]
+
+
 class LwfSettings(OwnBase):
     """Learning without forgetting (Li & Hoiem, ECCV 2016), per pixel as in MiB's comparison."""
 
@@ -259,3 +267,4 @@ MethodConfig = Annotated[AnyMethod, Field(discriminator="name")]
 def method_settings(name: object) -> type[MethodSettings] | None:
     """The settings that a `method.name` names; None for an unknown one."""
     return next((s for s in get_args(AnyMethod) if name in get_args(s.model_fields["name"].annotation)), None)
+    | DftSettings

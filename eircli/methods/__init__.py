@@ -5,6 +5,8 @@ from typing import Any
 
 from eircli.config.methods import MethodConfig
 from eircli.methods.base import CalibrationPass, Context, Method, MethodState
+from eircli.methods.cogamid import Cogamid
+from eircli.methods.dft import Dft
 from eircli.methods.dkd import Dkd
 from eircli.methods.eir import Eir
 from eircli.methods.finetune import Finetune
@@ -22,6 +24,7 @@ METHODS: dict[str, Callable[[Any, Context], Method]] = {
     "eir": Eir,
     "image-replay": ImageReplay,
     "lwf": Lwf,
+    "dft": Dft,
     "ilt": Ilt,
     "mib": Mib,
     "plop": Plop,
