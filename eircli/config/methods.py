@@ -173,6 +173,24 @@ class MibSettings(LwfSettings):
     """False takes the plain cross-entropy and distillation instead, for ablation."""
 
 
+class MbsSettings(LwfSettings):
+    """Mitigating background shift (Park et al., ECCV 2024), with the start of new classifiers of SELECT (BMVC 2026)."""
+
+    implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "similar"}}
+    name: Literal["mbs"]  # type: ignore[assignment]
+    distill_weight: Weight = 25.0
+    """Factor of the label-guided distillation of outputs."""
+    feature_weight: Weight = 1.0
+    """Factor of the adaptive distillation of features."""
+    orthogonal_weight: Weight = 1.0
+    """Factor of the new classifiers' squared cosines with all others, times the new classes' share of the channels."""
+    background: Literal["unbiased", "selective"] = "unbiased"
+    """What background means in a new step's labels: background or any old class (MiB's cross-entropy); or what the teacher
+    is sure of, ignored where it is in doubt (the paper's selective pseudo-labels)."""
+    threshold: Fraction = 0.7
+    """The least softmax probability of a selective pseudo-label."""
+
+
 class PlopSettings(OwnBase):
     """Local POD and entropy-gated pseudo-labels (Douillard et al., CVPR 2021)."""
 
@@ -268,3 +286,4 @@ def method_settings(name: object) -> type[MethodSettings] | None:
     """The settings that a `method.name` names; None for an unknown one."""
     return next((s for s in get_args(AnyMethod) if name in get_args(s.model_fields["name"].annotation)), None)
     | DftSettings
+    | MbsSettings

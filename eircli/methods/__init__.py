@@ -13,6 +13,7 @@ from eircli.methods.finetune import Finetune
 from eircli.methods.ilt import Ilt
 from eircli.methods.image_replay import ImageReplay
 from eircli.methods.lwf import Lwf
+from eircli.methods.mbs import Mbs
 from eircli.methods.mib import Mib
 from eircli.methods.plop import Plop
 from eircli.methods.ssul import Ssul
@@ -27,6 +28,7 @@ METHODS: dict[str, Callable[[Any, Context], Method]] = {
     "dft": Dft,
     "ilt": Ilt,
     "mib": Mib,
+    "mbs": Mbs,
     "plop": Plop,
     "dkd": Dkd,
     "ssul": Ssul,

@@ -87,6 +87,22 @@ def rskd(student: Float[Tensor, "n k h w"], teacher: Float[Tensor, "n old h w"],
     return torch.where(region, per_pixel, 0)
 
 
+def label_guided_distillation(
+    student: Float[Tensor, "n k h w"],
+    teacher: Float[Tensor, "n old h w"],
+    labels: UInt8[Tensor, "n h w"],
+) -> PerPixel:
+    """Cross-entropy of the teacher's softmax and the student's over all channels, divided by their number (MBS).
+
+    New classes have the teacher's probability 0; where one is labelled it gets that of background, which to the teacher it was.
+    """
+    log_p, q = student.log_softmax(dim=1), teacher.softmax(dim=1)
+    is_new = (labels >= teacher.shape[1]) & (labels != IGNORE)
+    background = torch.where(is_new, labels, BACKGROUND).long().unsqueeze(1)
+    per_pixel = (q[:, :1] * log_p.gather(1, background)).squeeze(1) + (q[:, 1:] * log_p[:, 1 : teacher.shape[1]]).sum(dim=1)
+    return -per_pixel / student.shape[1]
+
+
 def plain_distillation(
     student: Float[Tensor, "n k h w"],
     teacher: Float[Tensor, "n old h w"],
