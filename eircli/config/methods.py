@@ -248,9 +248,9 @@ class StarSettings(MethodSettings):
     in_parts: ClassVar[bool] = False
     name: Literal["star"]
     maintain_weight: Weight = 5.0
-    """Factor of the old-class features maintaining loss (OCFM)."""
+    """Factor of what holds old classes' features (STAR's OCFM)."""
     discriminate_weight: Weight = 0.05
-    """Factor of the similarity-aware discriminative loss (SAD)."""
+    """Factor of what keeps new classes' features from old ones (STAR's SAD)."""
     shared_background: Fraction = 0.5
     """The fraction of this step's background cells assumed to be counted by earlier steps already."""
 
@@ -263,6 +263,35 @@ class StarSettings(MethodSettings):
         return {"shared_background": self.shared_background}
 
 
+class CogamidSettings(StarSettings):
+    """Gaussian mixture replay (CoGaMiD, NeurIPS 2025): STAR's counts and constants, features drawn from mixtures."""
+
+    name: Literal["cogamid"]  # type: ignore[assignment]
+    components: PositiveInt = 3
+    """Gaussians of a class's mixture."""
+    covariance: Literal["full", "diagonal"] = "full"
+    """full: 4 C² bytes a Gaussian of C channels; diagonal: 4 C, the channels taken to be independent."""
+    fitted_cells: PositiveInt = 5000
+    """The most cells of a class that its mixture is fitted to, drawn at random."""
+    new_positive_weight: PositiveFloat = 4.0
+    """Weight of the positive term of the new classes' binary cross-entropy; `positive_weight` is the shared base step's."""
+    threshold: Fraction = 0.7
+    """The least sigmoid of an old class where features and likelihoods are held."""
+    sure: Fraction = 0.7
+    """The least sigmoid of a new class that counts as confident."""
+    uncertainty_weight: Weight = 0.1
+    """Factor of the loss of the new classes' pixels that are not confidently right."""
+
+    @property
+    def keeps(self) -> str | None:
+        return "mixtures"
+
+    @property
+    def memory_options(self) -> Mapping[str, float]:
+        own = {"components": self.components, "diagonal": self.covariance == "diagonal", "cells": self.fitted_cells}
+        return {**super().memory_options, **own}
+
+
 DEFAULT_METHOD = "eir"
 """The default method."""
 
@@ -270,13 +299,16 @@ AnyMethod = (
     FinetuneSettings
     | EirSettings
     | ImageReplaySettings
+    | DftSettings
     | LwfSettings
     | IltSettings
     | MibSettings
+    | MbsSettings
     | PlopSettings
     | DkdSettings
     | SsulSettings
     | StarSettings
+    | CogamidSettings
 )
 
 MethodConfig = Annotated[AnyMethod, Field(discriminator="name")]
@@ -285,5 +317,3 @@ MethodConfig = Annotated[AnyMethod, Field(discriminator="name")]
 def method_settings(name: object) -> type[MethodSettings] | None:
     """The settings that a `method.name` names; None for an unknown one."""
     return next((s for s in get_args(AnyMethod) if name in get_args(s.model_fields["name"].annotation)), None)
-    | DftSettings
-    | MbsSettings

@@ -24,8 +24,8 @@ METHODS: dict[str, Callable[[Any, Context], Method]] = {
     "finetune": Finetune,
     "eir": Eir,
     "image-replay": ImageReplay,
-    "lwf": Lwf,
     "dft": Dft,
+    "lwf": Lwf,
     "ilt": Ilt,
     "mib": Mib,
     "mbs": Mbs,
@@ -33,6 +33,7 @@ METHODS: dict[str, Callable[[Any, Context], Method]] = {
     "dkd": Dkd,
     "ssul": Ssul,
     "star": Star,
+    "cogamid": Cogamid,
 }
 
 
