@@ -315,6 +315,96 @@ def ocfm(student: Array, teacher: Array, held: Array) -> float:
     return total / (cells * channels) if cells else 0.0
 
 
+def label_guided_distillation(z: Array, u: Array, labels: Array) -> Floats:
+    """Per pixel [N,H,W] the cross-entropy of the teacher's softmax, background's share moved to a labelled new class; MBS (ECCV 2024).
+
+    Over the student's channels, divided by their number; new classes have no other share.
+    """
+    channels, old = z.shape[1], u.shape[1] - 1
+    loss = np.zeros(labels.shape, dtype=np.float64)
+    for n, row, column in np.ndindex(*labels.shape):
+        label = int(labels[n, row, column])
+        q = [math.exp(value) for value in _log_softmax(_at(u, n, row, column))] + [0.0] * (channels - 1 - old)
+        if old < label < channels:
+            q[label] = q[BACKGROUND]
+            q[BACKGROUND] = 0.0
+        log_p = _log_softmax(_at(z, n, row, column))
+        loss[n, row, column] = -_dot(q, log_p) / channels
+    return loss
+
+
+def selective_labels(labels: Array, u: Array, threshold: float) -> NDArray[np.int64]:
+    """Labels [N,H,W] whose background is a sure old class, or ignored where old classes together beat background; MBS (ECCV 2024)."""
+    found = np.zeros(labels.shape, dtype=np.int64)
+    for n, row, column in np.ndindex(*labels.shape):
+        found[n, row, column] = labels[n, row, column]
+        if labels[n, row, column] != BACKGROUND:
+            continue
+        q = [math.exp(value) for value in _log_softmax(_at(u, n, row, column))]
+        best = q.index(max(q))
+        if best != BACKGROUND and q[best] >= threshold:
+            found[n, row, column] = best
+        elif sum(q[1:]) > q[BACKGROUND]:
+            found[n, row, column] = IGNORE
+    return found
+
+
+def squared_cosines(weight: Array, new: int) -> float:
+    """Mean squared cosine of each of the last `new` rows of weight [K,C] with every other row; MBS (ECCV 2024)."""
+    rows = [_unit([float(value) for value in row]) for row in weight]
+    terms = []
+    for j in range(len(rows) - new, len(rows)):
+        terms += [_dot(rows[j], rows[k]) ** 2 for k in range(len(rows)) if k != j]
+    return sum(terms) / len(terms)
+
+
+def adaptive_feature_distance(ours: Array, theirs: Array, u: Array, labels: Array, old: int) -> float:
+    """Mean over all cells of the features' mean squared difference, weighted by the teacher's best softmax; MBS (ECCV 2024).
+
+    Cells [N,h,w] labelled with a new class weigh nothing.
+    """
+    total = 0.0
+    for n, row, column in np.ndindex(*labels.shape):
+        if old < labels[n, row, column] < IGNORE:
+            continue
+        certainty = math.exp(max(_log_softmax(_at(u, n, row, column))))
+        difference = 0.0
+        for c in range(ours.shape[1]):
+            difference += (float(ours[n, c, row, column]) - float(theirs[n, c, row, column])) ** 2
+        total += certainty * difference / ours.shape[1]
+    return total / labels.size
+
+
+def uncertainty(z: Array, labels: Array, old: int, sure: float) -> Floats:
+    """Per pixel [N,H,W] (1 - margin)^2 of new classes' pixels that are not confidently right; CoGaMiD (NeurIPS 2025).
+
+    z has no background channel: class c is at c - 1.
+    """
+    loss = np.zeros(labels.shape, dtype=np.float64)
+    for n, row, column in np.ndindex(*labels.shape):
+        label = int(labels[n, row, column])
+        if not old < label < IGNORE:
+            continue
+        scores = [_sigmoid(value) for value in _at(z, n, row, column)]
+        own = scores.pop(label - 1)
+        if own > max(scores) and own >= sure:
+            continue
+        loss[n, row, column] = (1.0 - (own - max(scores))) ** 2
+    return loss
+
+
+def nearest_old_classes(u: Array, labels: Array, new: int) -> NDArray[np.int64]:
+    """How many pixels of each new class have each old class as the teacher's best, background aside, [new,old]; SELECT (BMVC 2026)."""
+    old = u.shape[1] - 1
+    counts = np.zeros((new, old), dtype=np.int64)
+    for n, row, column in np.ndindex(*labels.shape):
+        label = int(labels[n, row, column])
+        if old < label < IGNORE:
+            values = _at(u, n, row, column)[1:]
+            counts[label - 1 - old, values.index(max(values))] += 1
+    return counts
+
+
 def farthest_first(features: Array) -> list[int]:
     """Order of unit vectors [n,C]: the one nearest the mean, then each time the farthest from those chosen; ties: the first."""
     vectors = [[float(value) for value in feature] for feature in features]

@@ -100,7 +100,7 @@ def test_in_a_shared_base_step_every_method_learns_the_labels_as_they_are(name: 
     assert {key: float(loss.detach()) for key, loss in losses.items()} == {"bce": pytest.approx(expected, rel=1e-5)}
 
 
-@pytest.mark.parametrize("name", ["lwf", "ilt", "mib", "plop", "dkd"])
+@pytest.mark.parametrize("name", ["dft", "lwf", "ilt", "mib", "mbs", "plop", "dkd"])
 def test_a_base_step_of_its_own_is_the_methods(name: str) -> None:
     settings = TypeAdapter(method_settings.MethodConfig).validate_python({"name": name, "base_step": "own"})
     method = build_method(settings, Context(0, OLD + NEW, None))

@@ -8,6 +8,7 @@ import torch
 
 from eircli.common.types import IGNORE, Batch
 from eircli.config import manifest
+from eircli.config.methods import method_settings
 from eircli.config.recipe import resolve
 from eircli.config.section import MethodSettings
 from eircli.memory.decoded import Instances
@@ -17,6 +18,7 @@ from eircli.model.deeplab import DeepLab
 
 OLD, NEW = 2, 1
 NETWORK = manifest.Model(backbone="tiny", weights="none", aspp_channels=8, aspp_rates=(1,), unknown_class=True)
+IN_PARTS = [name for name in METHODS if (settings := method_settings(name)) and settings.in_parts]
 CONFIGS: dict[str, dict[str, Any]] = {
     "eir": {"slot": 8, "threshold": 0.0},
     "image-replay": {"missing": "ignore", "distill": {"weight": 5.0}},
@@ -70,7 +72,7 @@ def prepared_method(name: str) -> tuple[Any, DeepLab]:
     return method, model
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "star"])
+@pytest.mark.parametrize("name", IN_PARTS)
 def test_the_mean_of_the_parts_is_the_whole(name: str) -> None:
     """Every method's losses and gradients, with different numbers of ignored pixels in the parts."""
     method, model = prepared_method(name)
@@ -88,7 +90,7 @@ def test_the_mean_of_the_parts_is_the_whole(name: str) -> None:
         torch.testing.assert_close(gradient, expected[key], rtol=1e-3, atol=1e-4 * float(expected[key].abs().max()) + 1e-7)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "star"])
+@pytest.mark.parametrize("name", IN_PARTS)
 def test_what_is_counted_is_known_before_a_batch_is_prepared(name: str) -> None:
     method, _ = prepared_method(name)
     prepared = method.prepare(batch())

@@ -34,18 +34,24 @@ TINY = Path(__file__).parent / "tiny.yaml"
 
 METHODS = {
     "finetune": "{name: finetune}",
+    "dft": "{name: dft}",
     "lwf": "{name: lwf}",
     "ilt": "{name: ilt}",
     "mib": "{name: mib}",
+    "mbs": "{name: mbs}",
+    "mbs-selective": "{name: mbs, background: selective}",
     "plop": "{name: plop}",
     "dkd": "{name: dkd}",
     "dkd-m": "{name: dkd, memory: true}",
     "ssul": "{name: ssul}",
     "ssul-m": "{name: ssul, memory: true}",
     "star": "{name: star}",
+    "cogamid": "{name: cogamid}",
+    "cogamid-diagonal": "{name: cogamid, covariance: diagonal}",
     "image-replay": "{name: image-replay}",
 }
 KEPT = {"dkd-m": "images", "ssul-m": "images", "image-replay": "images", "star": "prototypes"}
+KEPT |= dict.fromkeys(("cogamid", "cogamid-diagonal"), "mixtures")
 
 
 def quiet(_: str) -> None:
@@ -87,13 +93,15 @@ def test_every_method_runs_its_steps(folder: Path, name: str) -> None:
             assert facts.kind == KEPT[name]
             assert 0 < facts.bytes < 200_000
             assert sum(facts.per_class.values()) == facts.exemplars
-    frozen = name.startswith("ssul")
+    unknown = name.startswith("ssul")
     before, after = state(run, 1), state(run, 2)
-    assert torch.equal(before["backbone.stem.0.weight"], after["backbone.stem.0.weight"]) == frozen
-    assert ("unknown.weight" in after) == frozen
+    assert torch.equal(before["backbone.stem.0.weight"], after["backbone.stem.0.weight"]) == (unknown or name == "dft")
+    assert ("unknown.weight" in after) == unknown
+    if name == "dft":
+        assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.parametrize("name", ["plop", "star", "ssul", "image-replay"])
+@pytest.mark.parametrize("name", ["plop", "star", "ssul", "image-replay", "dft", "mbs", "cogamid"])
 def test_a_method_with_a_state_of_its_own_resumes_to_the_same_weights(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -330,6 +338,34 @@ def test_star_keeps_prototypes_of_all_old_classes(folder: Path) -> None:
     assert torch.equal(two.direction[:2], one.direction)
     assert float(two.background) > float(one.background)
     assert torch.allclose(two.direction.norm(dim=1), torch.ones(3), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["cogamid", "cogamid-diagonal"])
+def test_cogamid_keeps_mixtures_of_all_old_classes(folder: Path, name: str) -> None:
+    run = finished(folder, name)
+    one, two = (read_tensors(run.directory.bank(step), "mixtures", Mixtures) for step in (1, 2))
+    assert two.class_ids.tolist() == [1, 2, 3]
+    assert torch.equal(two.means[:2], one.means)
+    floats = 16 if name == "cogamid-diagonal" else 16 * 16
+    for kept, step in ((one, 1), (two, 2)):
+        assert bank_facts(run, step).bytes == len(kept.class_ids) * (8 + 4 + 3 * 4 * (1 + 16 + floats)) + 4
+
+
+@pytest.mark.parametrize("method", ["finetune", "eir", "ssul"])
+def test_new_classifiers_start_from_similar_ones_whatever_the_method(folder: Path, method: str) -> None:
+    options = "{name: eir, slot: 16}" if method == "eir" else METHODS[method]
+    changes = [f"method={options}", "train.iterations=1", "train.lr=1e-9", "train.batch_size=12"]
+    runs = [run_in(folder, f"{method}-{start}", *changes, f"model.new_classifier={start}") for start in ("similar", "background")]
+    for run in runs:
+        with run.locked():
+            for step in (0, 1):
+                train(run, step, quiet)
+    similar, background = (state(run, 1)["classifiers.2.weight"] for run in runs)
+    old = state(runs[0], 0)["classifiers.1.weight"].flatten(1)
+    torch.testing.assert_close(background, state(runs[1], 0)["classifiers.0.weight"])
+    weight = similar.flatten(1)
+    share = float(((weight - old[1]) @ (old[0] - old[1])) / (old[0] - old[1]).square().sum())
+    torch.testing.assert_close(weight[0], share * old[0] + (1 - share) * old[1], atol=0.05 * float(old.std()), rtol=0)
 
 
 def test_partitioned_steps_share_no_image(folder: Path) -> None:
