@@ -10,9 +10,11 @@ from pydantic import TypeAdapter
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, normalize, softplus
 
+from eircli.common.errors import UserError
 from eircli.common.types import IGNORE, Batch
 from eircli.config import methods as method_settings
 from eircli.config.manifest import StepTraining
+from eircli.config.recipe import resolve
 from eircli.engine.optim import build_optimizer
 from eircli.memory.mixtures import Fitting, Mixtures, gather, likelihoods, sample
 from eircli.methods import build_method
@@ -71,6 +73,35 @@ def test_dfts_loss_is_the_cross_entropy_of_the_labels_as_they_are() -> None:
     close(found["ce"], slow.cross_entropy(z, labels.numpy())[labels != IGNORE].mean())
 
 
+def test_dfts_future_channels_are_negatives_in_the_base_step() -> None:
+    settings = method_settings.DftSettings(name="dft", base_step="own", future_channels=True)
+    dft, model = build_method(settings, Context(0, OLD + NEW, None)), DeepLab(TINY, [OLD + NEW], reserved=3).eval()
+    dft.begin(model, lambda: ())
+    assert model.reserved is not None
+    z = doubles(full(torch.cat([model(batch().images), model.reserved(model.features(batch().images))], dim=1)))
+    loss = dft.losses(model, dft.prepare(batch()))["ce"]
+    close(loss, slow.cross_entropy(z, batch().labels.numpy())[batch().labels != IGNORE].mean())
+    torch.autograd.backward(loss)
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in model.reserved.parameters())
+
+
+@pytest.mark.parametrize(
+    ("method", "start", "message"),
+    [
+        (
+            "{name: dft, future_channels: true}",
+            "random",
+            "method: future_channels are trained in the base step, so they need base_step: own",
+        ),
+        ("{name: dft, future_channels: true, base_step: own}", "background", "method dft has its new classifiers already"),
+    ],
+)
+def test_future_channels_where_they_cannot_be_are_refused(method: str, start: str, message: str) -> None:
+    recipe = {"name": "x", "dataset": {"kind": "shapes"}, "protocol": {"schedule": "6-2"}, "method": {"name": "eir"}}
+    with pytest.raises(UserError, match=message):
+        resolve(recipe, [f"method={method}", f"model.new_classifier={start}"])
+
+
 @few
 @given(seed=seeds)
 def test_label_guided_distillation(seed: int) -> None:
@@ -109,9 +140,9 @@ def test_mbs_losses(background: str) -> None:
     valid = labels != IGNORE
     expected = slow.label_guided_distillation(doubles(z), doubles(u), labels.numpy())
     close(losses["outputs"], 25 * expected[valid].mean())
-    features = [doubles(m.features(batch().images)) for m in (model, teacher)]
+    ours, theirs = (doubles(m.features(batch().images)) for m in (model, teacher))
     grid = labels[:, 2::4, 2::4].numpy()
-    close(losses["features"], slow.adaptive_feature_distance(*features, doubles(low), grid, OLD))
+    close(losses["features"], slow.adaptive_feature_distance(ours, theirs, doubles(low), grid, OLD))
     rows = torch.cat([cast(nn.Conv2d, c).weight for c in model.classifiers]).flatten(1)
     close(losses["orthogonal"], NEW / K * slow.squared_cosines(doubles(rows), NEW))
     if background == "unbiased":

@@ -145,6 +145,22 @@ def test_an_unknown_class_starts_as_background_and_starts_the_next_classes() -> 
     assert model(images()).shape[1] == 7
 
 
+def test_reserved_classifiers_are_taken_in_their_order() -> None:
+    torch.manual_seed(0)
+    model = DeepLab(TINY.model_copy(update={"new_classifier": "random"}), [3], reserved=3).eval()
+    assert model.reserved is not None
+    before = model.reserved(model.features(images()))
+    assert {id(p) for p in model.reserved.parameters()} <= {id(p) for p in model.parameter_groups()[2]}
+    model.add_classes(2)
+    torch.testing.assert_close(model(images())[:, 4:], before[:, :2])
+    torch.testing.assert_close(model.reserved(model.features(images())), before[:, 2:])
+    again = DeepLab(TINY, [3, 2], reserved=1)
+    again.load_state_dict(model.state_dict())
+    model.add_classes(1)
+    torch.testing.assert_close(model(images())[:, 6:], before[:, 2:])
+    assert model.reserved is None
+
+
 def test_dilation_is_torchvisions() -> None:
     ours = build_backbone(Model(backbone="resnet50"), load_weights=False)
     theirs = torchvision.models.resnet50(weights=None, replace_stride_with_dilation=[False, False, True])

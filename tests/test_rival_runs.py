@@ -35,6 +35,7 @@ TINY = Path(__file__).parent / "tiny.yaml"
 METHODS = {
     "finetune": "{name: finetune}",
     "dft": "{name: dft}",
+    "dft-future": "{name: dft, base_step: own, future_channels: true}",
     "lwf": "{name: lwf}",
     "ilt": "{name: ilt}",
     "mib": "{name: mib}",
@@ -95,13 +96,16 @@ def test_every_method_runs_its_steps(folder: Path, name: str) -> None:
             assert sum(facts.per_class.values()) == facts.exemplars
     unknown = name.startswith("ssul")
     before, after = state(run, 1), state(run, 2)
-    assert torch.equal(before["backbone.stem.0.weight"], after["backbone.stem.0.weight"]) == (unknown or name == "dft")
+    assert torch.equal(before["backbone.stem.0.weight"], after["backbone.stem.0.weight"]) == (unknown or name.startswith("dft"))
     assert ("unknown.weight" in after) == unknown
-    if name == "dft":
+    if name == "dft-future":
+        for kept, steps_to_come in ((state(run, 0), 2), (before, 1)):
+            assert kept.pop("reserved.weight").shape[0] == kept.pop("reserved.bias").shape[0] == steps_to_come
+    if name.startswith("dft"):
         assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.parametrize("name", ["plop", "star", "ssul", "image-replay", "dft", "mbs", "cogamid"])
+@pytest.mark.parametrize("name", ["plop", "star", "ssul", "image-replay", "dft-future", "mbs", "cogamid"])
 def test_a_method_with_a_state_of_its_own_resumes_to_the_same_weights(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -149,6 +153,7 @@ def test_the_base_step_is_trained_once(folder: Path) -> None:
         ("data.flip=0.1", False),
         ("method={name: mib}", True),
         ("method={name: mib, base_step: own}", False),
+        ("method={name: dft}", True),
         ("method={name: finetune, positive_weight: 2}", False),
         ("protocol.schedule=2-2", True),
         ("protocol.schedule=3-1", False),
@@ -160,6 +165,12 @@ def test_what_a_base_step_depends_on(folder: Path, change: str, same: bool) -> N
     plain = run_in(folder, "x", "protocol.schedule=2-1")
     changed = run_in(folder, "x", "protocol.schedule=2-1", change)
     assert (plain.base_fingerprint == changed.base_fingerprint) is same
+
+
+@pytest.mark.parametrize(("method", "same"), [("dft", True), ("dft-future", False)])
+def test_future_channels_depend_on_how_many_classes_come(folder: Path, method: str, same: bool) -> None:
+    one, two = (run_in(folder, "x", f"method={METHODS[method]}", f"protocol.schedule={s}") for s in ("2-1", "[[1, 2], [3]]"))
+    assert (one.base_fingerprint == two.base_fingerprint) is same
 
 
 def test_in_a_partition_the_whole_schedule_decides_the_base_step(folder: Path) -> None:

@@ -38,11 +38,14 @@ def seedless_fingerprint(manifest: Manifest) -> str:
     )
 
 
-def base_fingerprint(manifest: Manifest, base_classes: Sequence[int]) -> str:
+def base_fingerprint(manifest: Manifest, base_classes: Sequence[int], reserved: int = 0) -> str:
     """A hash of all that the base step's checkpoint depends on; equal for runs whose base step is the same.
 
     The rest of the schedule matters only where it decides which images step 0 has: in the partitioned setting. How new
     classifiers start does not, nor does the method, unless it trains a base step of its own or leaves a state at its end.
+
+    Args:
+        reserved: how many classes of later steps have their classifiers already.
     """
     tree = to_tree(manifest)
     method, protocol, model = tree["method"], tree["protocol"], tree["model"]
@@ -59,7 +62,7 @@ def base_fingerprint(manifest: Manifest, base_classes: Sequence[int]) -> str:
         if method["base_step"] == "own" or manifest.method.leaves_state
         else {"positive_weight": method["positive_weight"]},
     }
-    return _hash(decides)
+    return _hash(decides | {"reserved": reserved} if reserved else decides)
 
 
 def _hash(tree: Tree) -> str:

@@ -258,6 +258,12 @@ class Manifest(Section):
         return self
 
     @model_validator(mode="after")
+    def _reserved_classifiers_start_themselves(self) -> Manifest:
+        if self.method.reserves_channels and self.model.new_classifier != "random":
+            raise ValueError(f"method {self.method.name} has its new classifiers already: model.new_classifier must be random")
+        return self
+
+    @model_validator(mode="after")
     def _slots_fit(self) -> Manifest:
         side = self.method.slot_side
         if side is not None and side > self.data.crop_size:

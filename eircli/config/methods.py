@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from eircli.config.section import (
     Activation,
@@ -137,11 +137,23 @@ class ImageReplaySettings(MethodSettings):
 
 
 class DftSettings(OwnBase):
-    """DFT* (Zhang et al., 2025): all frozen after the base step but the new classifier; no further constants."""
+    """DFT* (Zhang et al., 2025): all frozen after the base step but the new classifier."""
 
     trained_with: ClassVar[Activation] = "softmax"
     implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "random"}}
     name: Literal["dft"]
+    future_channels: bool = False
+    """All classes of later steps have their channels in the soft-max from the base step on (the paper; needs `base_step: own`)."""
+
+    @model_validator(mode="after")
+    def _future_channels_have_a_base_step(self) -> DftSettings:
+        if self.future_channels and self.base_step != "own":
+            raise ValueError("future_channels are trained in the base step, so they need base_step: own")
+        return self
+
+    @property
+    def reserves_channels(self) -> bool:
+        return self.future_channels
 
 
 class LwfSettings(OwnBase):

@@ -70,6 +70,11 @@ class MethodSettings(Section):
         return {}
 
     @property
+    def reserves_channels(self) -> bool:
+        """Whether the classes of later steps have their classifiers from the base step on."""
+        return False
+
+    @property
     def slot_side(self) -> int | None:
         """Side of the slots that must fit into the crop, pixels; None without slots."""
         return None

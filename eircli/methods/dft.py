@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from eircli.common.types import Batch
@@ -13,6 +14,8 @@ from eircli.model.deeplab import DeepLab, upsample
 
 class Dft(Method):
     """Softmax cross-entropy over all channels against the labels as they are; after the base step only the new classifier learns.
+
+    With `future_channels` classes yet to come have their channels in the soft-max from the base step on, as negatives there.
 
     Losses: `ce`, cross-entropy.
     """
@@ -30,5 +33,9 @@ class Dft(Method):
         return batch.with_(images=batch.images.float())
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
-        logits = upsample(model(batch.images), batch.labels.shape[1:])
+        features = model.features(batch.images)
+        low = model.classify(features)
+        if model.reserved is not None:
+            low = torch.cat([low, model.reserved(features)], dim=1)
+        logits = upsample(low, batch.labels.shape[1:])
         return {"ce": self.pixel_mean(batch)(cross_entropy(logits, batch.labels))}

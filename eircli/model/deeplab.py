@@ -33,12 +33,13 @@ class DeepLab(nn.Module):
         config: the manifest's `model` section.
         classes_per_step: how many classes each step so far has learned.
         load_weights: start the backbone from `config.weights`.
+        reserved: how many classes of later steps have their classifiers already.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: Model, classes_per_step: Sequence[int], load_weights: bool = False) -> None:
+    def __init__(self, config: Model, classes_per_step: Sequence[int], load_weights: bool = False, reserved: int = 0) -> None:
         super().__init__()
         self.config = config
         entry, width = config.backbone_entry, config.aspp_channels
@@ -53,6 +54,8 @@ class DeepLab(nn.Module):
         self.classifiers = nn.ModuleList(nn.Conv2d(width, n, 1) for n in (1, *classes_per_step))
         self.unknown = nn.Conv2d(width, 1, 1) if config.unknown_class and len(classes_per_step) > 1 else None
         """The classifier of the unknown class (`model.unknown_class`); not part of the logits."""
+        self.reserved = nn.Conv2d(width, reserved, 1) if reserved else None
+        """The classifiers of classes that later steps learn, in their order; not part of the logits."""
         cast(Any, self).to(memory_format=torch.channels_last)  # the faster layout for convolutions, on CPU and GPU alike
 
     def stages(self, images: Tensor) -> list[Tensor]:
@@ -84,6 +87,7 @@ class DeepLab(nn.Module):
         "similar" needs images, so here it is at random: see `start_from_similar`.
         The logits of the old classes stay as they are; background's too, unless its probability is split: then
         the softmax probabilities of background and new classes are equal and sum to background's before (MiB, eq. 10-11).
+        Where classifiers are reserved, the next of them are taken instead.
         """
         background = cast(nn.Conv2d, self.classifiers[0])
         new = nn.Conv2d(background.in_channels, count, 1).to(background.weight.device)
@@ -99,17 +103,20 @@ class DeepLab(nn.Module):
         if self.config.new_classifier == "balanced":
             for classifier in (background, new):
                 cast(Tensor, classifier.bias).sub_(math.log(1 + count))
+        if self.reserved is not None:
+            left = self.reserved.out_channels - count
+            new, self.reserved = _rows(self.reserved, slice(count)), _rows(self.reserved, slice(count, None)) if left else None
         self.classifiers.append(new)
 
     def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
         """The parameters of the backbone, of the head with all but the newest classifier, of the newest classifier.
 
-        The unknown class's classifier counts with the newest.
+        The unknown class's classifier counts with the newest, and so do those reserved.
         """
         *older, newest = self.classifiers
         head = [*self.head.parameters(), *(p for classifier in older for p in classifier.parameters())]
-        unknown = [] if self.unknown is None else self.unknown.parameters()
-        return list(self.backbone.parameters()), head, [*newest.parameters(), *unknown]
+        beside = [p for classifier in (self.unknown, self.reserved) if classifier is not None for p in classifier.parameters()]
+        return list(self.backbone.parameters()), head, [*newest.parameters(), *beside]
 
     def train_mode(self, frozen_batchnorm: bool, dropout: bool) -> None:
         """Training mode, with BatchNorm and dropout in evaluation mode where asked for.
@@ -129,6 +136,15 @@ class DeepLab(nn.Module):
         """A frozen copy in evaluation mode: the teacher of the next step."""
         teacher = copy.deepcopy(self).eval()
         return teacher.requires_grad_(False)
+
+
+def _rows(classifier: nn.Conv2d, rows: slice) -> nn.Conv2d:
+    """A classifier of some of another's channels."""
+    weight, bias = classifier.weight[rows], cast(Tensor, classifier.bias)[rows]
+    some = nn.Conv2d(classifier.in_channels, len(weight), 1).to(weight.device)
+    some.weight.copy_(weight)
+    cast(Tensor, some.bias).copy_(bias)
+    return some
 
 
 def upsample(logits: Tensor, size: Iterable[int]) -> Tensor:

@@ -40,7 +40,8 @@ def start_of(run: Run, step: int) -> Start:
     """
     torch.manual_seed(derive_seed(run.manifest.seed, "model", step))
     if step == 0:
-        return Start(DeepLab(run.manifest.model, [len(run.schedule.new(0))], load_weights=True), None, {})
+        model = DeepLab(run.manifest.model, [len(run.schedule.new(0))], load_weights=True, reserved=run.reserved(0))
+        return Start(model, None, {})
     path = run.directory.verify(step - 1, "checkpoint")
     state = _read(run, step - 1, path)
     model = _model_in(run, step - 1, path, state)
@@ -64,7 +65,8 @@ def _read(run: Run, step: int, path: Path) -> State:
 
 
 def _model_in(run: Run, step: int, path: Path, state: State) -> DeepLab:
-    model = DeepLab(run.manifest.model, [len(classes) for classes in run.schedule.steps[: step + 1]])
+    classes_per_step = [len(classes) for classes in run.schedule.steps[: step + 1]]
+    model = DeepLab(run.manifest.model, classes_per_step, reserved=run.reserved(step))
     try:
         model.load_state_dict(state["model"])
     except (KeyError, RuntimeError):

@@ -107,7 +107,11 @@ class Run:
     @property
     def base_fingerprint(self) -> str:
         """The hash of all that the base step's checkpoint depends on."""
-        return base_fingerprint(self.manifest, self.schedule.new(0))
+        return base_fingerprint(self.manifest, self.schedule.new(0), self.reserved(0))
+
+    def reserved(self, step: int) -> int:
+        """How many classes of later steps have their classifiers in a step's model (`MethodSettings.reserves_channels`)."""
+        return sum(map(len, self.schedule.steps[step + 1 :])) if self.manifest.method.reserves_channels else 0
 
     @property
     def workers(self) -> int:

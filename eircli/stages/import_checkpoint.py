@@ -44,7 +44,7 @@ def import_checkpoint(run: Run, step: int, file: Path, again: bool = False) -> I
     loaded = load_tensors(file)
     if loaded.class_ids is not None and loaded.class_ids != list(run.schedule.seen(step)):
         raise UserError(f"{file}: has learned the classes {loaded.class_ids}, step {step} here {list(run.schedule.seen(step))}")
-    model = DeepLab(run.manifest.model, [len(classes) for classes in steps])
+    model = DeepLab(run.manifest.model, [len(classes) for classes in steps], reserved=run.reserved(step))
     adapted = adapt(file, loaded.tensors, model)
     state = split_classes(file, adapted.state, steps) if "all_classes.weight" in adapted.state else adapted.state
     load_checked(file, model, state)
