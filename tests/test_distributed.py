@@ -30,7 +30,7 @@ from eircli.stages.run_protocol import run_protocol
 TINY = Path(__file__).parent / "tiny.yaml"
 # Dropout differs between processes; at a high learning rate rounding errors grow.
 CALM = ("train.base.dropout=false", "train.base.lr=0.01", "train.base.batch_size=8", "train.base.iterations=10")
-SETTINGS = (*CALM, "runtime.log_every=1", "dataset.val_images=9")
+SETTINGS = (*CALM, "model.new_classifier=similar", "runtime.log_every=1", "dataset.val_images=9")
 TWO = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 
 
