@@ -146,7 +146,7 @@ def test_epochs_take_the_place_of_iterations_and_the_other_way_round() -> None:
         ("threshold=0.5", r"unknown key threshold; did you mean method\.threshold\?"),
         ("method.distill.wieght=1", r"unknown key method\.distill\.wieght; did you mean method\.distill\.weight\?"),
         ("memory.size=3", r"unknown key memory\.size; memory has: budget, selection, "),
-        ("method={name: dkd, threshold: 0.5}", r"unknown key method\.threshold; method dkd has: .*memory, distill_weight"),
+        ("method={name: dkd, threshold: 0.5}", r"unknown key method\.threshold; method dkd has: .*memory, name, distill_weight"),
         ("train.iteration=5", r"unknown key train\.iteration; did you mean train\.iterations\?"),
         (
             "model.backbone=resnet10",

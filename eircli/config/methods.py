@@ -12,33 +12,16 @@ from pydantic import Field, model_validator
 
 from eircli.config.section import (
     Activation,
+    Distill,
     Fraction,
     MethodSettings,
+    OptionalImages,
     OwnBase,
     PositiveFloat,
     PositiveFraction,
     PositiveInt,
-    Section,
     Weight,
 )
-
-
-class Distill(Section):
-    """Distillation of the old model: which, its weight and its region."""
-
-    loss: Literal["rskd", "decomposed"] = "rskd"
-    """rskd: region-specific distillation, and binary cross-entropy against labels and pseudo-labels for all channels (the paper);
-    decomposed: the old channels learn from labels only where an exemplar gives them, and imitate the old model elsewhere."""
-    weight: Weight = 5.0
-    """Factor of the distillation, or imitation, loss; 0 switches it off."""
-    reasoning_weight: Weight = 5.0
-    """decomposed: factor of the imitation of positive and of negative reasoning scores (DKD), each."""
-    region: Literal["outside-new", "inside-new", "all", "none"] = "outside-new"
-    """Distilled pixels: those without a new class's label before fusion, those with one, all, or none (never ignored ones)."""
-
-    @property
-    def is_on(self) -> bool:
-        return self.loss == "decomposed" or (self.weight > 0 and self.region != "none")
 
 
 class FinetuneSettings(MethodSettings):
@@ -219,12 +202,10 @@ class PlopSettings(OwnBase):
     """Lower bound of a class's entropy threshold (its median), as a fraction of the maximum entropy."""
 
 
-class DkdSettings(OwnBase):
+class DkdSettings(OwnBase, OptionalImages):
     """Decomposed knowledge distillation (Baek et al., NeurIPS 2022); DKD-M with a memory."""
 
     name: Literal["dkd"]
-    memory: bool = False
-    """Store whole images (DKD-M)."""
     distill_weight: Weight = 5.0
     """Factor of the distillation of logits."""
     decomposed_weight: Weight = 5.0
@@ -232,25 +213,15 @@ class DkdSettings(OwnBase):
     auxiliary_weight: Weight = 1.0
     """Factor of the auxiliary classifier's loss."""
 
-    @property
-    def keeps(self) -> str | None:
-        return "images" if self.memory else None
 
-
-class SsulSettings(MethodSettings):
-    """SSUL (Cha et al., NeurIPS 2021) without the saliency detector: frozen features, an unknown class."""
+class SsulSettings(OptionalImages):
+    """SSUL (Cha et al., NeurIPS 2021) without the saliency detector: frozen features, an unknown class; SSUL-M with a memory."""
 
     implies: ClassVar[Mapping[str, object]] = {"model": {"new_classifier": "unknown", "unknown_class": True}}
     learns_unknown_class: ClassVar[bool] = True
     name: Literal["ssul"]
-    memory: bool = False
-    """Store whole images (SSUL-M)."""
     threshold: Fraction = 0.7
     """The least sigmoid of a pseudo-label."""
-
-    @property
-    def keeps(self) -> str | None:
-        return "images" if self.memory else None
 
 
 class StarSettings(MethodSettings):

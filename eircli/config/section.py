@@ -1,4 +1,4 @@
-"""Base class and field types of the manifest's sections, and what the settings of every method have in common.
+"""Base class and field types of the manifest's sections, and what methods' settings share and declare.
 
 What a method keeps between steps and how its predictions are read stand in its settings too, so that commands which train
 nothing need no torch.
@@ -89,3 +89,32 @@ class OwnBase(MethodSettings):
 
     base_step: Literal["shared", "own"] = "shared"  # type: ignore[assignment]
     """shared: the base step that all methods start from; own: with this method's classification loss, as in its paper."""
+
+
+class OptionalImages(MethodSettings):
+    """A method that its paper has with and without a memory."""
+
+    memory: bool = False
+    """Store whole images."""
+
+    @property
+    def keeps(self) -> str | None:
+        return "images" if self.memory else None
+
+
+class Distill(Section):
+    """Distillation of the old model: which, its weight and its region."""
+
+    loss: Literal["rskd", "decomposed"] = "rskd"
+    """rskd: region-specific distillation, and binary cross-entropy against labels and pseudo-labels for all channels (the paper);
+    decomposed: the old channels learn from labels only where an exemplar gives them, and imitate the old model elsewhere."""
+    weight: Weight = 5.0
+    """Factor of the distillation, or imitation, loss; 0 switches it off."""
+    reasoning_weight: Weight = 5.0
+    """decomposed: factor of the imitation of positive and of negative reasoning scores (DKD), each."""
+    region: Literal["outside-new", "inside-new", "all", "none"] = "outside-new"
+    """Distilled pixels: those without a new class's label before fusion, those with one, all, or none (never ignored ones)."""
+
+    @property
+    def is_on(self) -> bool:
+        return self.loss == "decomposed" or (self.weight > 0 and self.region != "none")

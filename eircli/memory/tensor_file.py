@@ -18,7 +18,7 @@ Tensors = TypeVar("Tensors", bound=NamedTuple)
 
 
 def write_tensors(path: Path, what: str, tensors: NamedTuple, facts: Mapping[str, int | str]) -> None:
-    """Write a named tuple of tensors, `what` in one word, to an HDF5 file atomically."""
+    """Write a named tuple of tensors of any shape, `what` in one word, to an HDF5 file atomically."""
     with atomic_write(path) as target, h5py.File(target, "w", libver="v110") as file:
         file.attrs[f"eir_{what}_schema"] = SCHEMA
         file.attrs.update(facts)
@@ -27,7 +27,7 @@ def write_tensors(path: Path, what: str, tensors: NamedTuple, facts: Mapping[str
 
 
 def read_tensors(path: Path, what: str, kind: type[Tensors]) -> Tensors:
-    """The named tuple of tensors in a file.
+    """The named tuple of tensors, of any shape, in a file.
 
     Raises:
         UserError: missing, damaged, or no such file.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from eircli.common.types import IGNORE, Batch
-from eircli.config.methods import Distill, EirSettings, ImageReplaySettings
+from eircli.config.methods import EirSettings, ImageReplaySettings
+from eircli.config.section import Distill
 from eircli.memory.replay import pseudo_labels
 from eircli.methods.base import Context, Method
 from eircli.methods.losses import imitation_bce, reasoning_scores
