@@ -13,12 +13,12 @@ from pydantic import Field, model_validator
 from eircli.config.section import (
     Activation,
     Distill,
+    ExemplarReplay,
     Fraction,
     MethodSettings,
     OptionalImages,
     OwnBase,
     PositiveFloat,
-    PositiveFraction,
     PositiveInt,
     Weight,
 )
@@ -30,7 +30,7 @@ class FinetuneSettings(MethodSettings):
     name: Literal["finetune"]
 
 
-class EirSettings(MethodSettings):
+class EirSettings(ExemplarReplay):
     """Enhanced instance replay (Yin et al., CVPR 2025)."""
 
     name: Literal["eir"]
@@ -61,10 +61,6 @@ class EirSettings(MethodSettings):
     """Pastes may cover pixels labelled with a new class (the paper); false leaves these pixels out of the paste."""
     standalone_replay: bool = True
     """Also train on the bank's instances on a blank canvas."""
-    replay_share: PositiveFraction | None = None
-    """The largest share of a pass that stand-alone samples make up, drawn anew for every pass; none: all of them, each once."""
-    own_pastes: Fraction = 0.0
-    """Chance that a sample gets the new classes' objects of another of the step's images, at their place: this costs no memory."""
     distill: Distill = Distill()
     """Region-specific knowledge distillation (RSKD)."""
 
@@ -77,19 +73,11 @@ class EirSettings(MethodSettings):
         return self.standalone_replay
 
     @property
-    def largest_replay_share(self) -> float | None:
-        return self.replay_share
-
-    @property
-    def own_paste_chance(self) -> float:
-        return self.own_pastes
-
-    @property
     def slot_side(self) -> int | None:
         return self.slot if self.fusion else None
 
 
-class ImageReplaySettings(MethodSettings):
+class ImageReplaySettings(ExemplarReplay):
     """Whole stored images, with the labels they had when they were stored, as further training samples."""
 
     name: Literal["image-replay"]
@@ -101,22 +89,10 @@ class ImageReplaySettings(MethodSettings):
     """The least sigmoid of a pseudo-label."""
     distill: Distill = Distill(weight=0.0)
     """Distillation as in EIR; off by default."""
-    replay_share: PositiveFraction | None = None
-    """The largest share of a pass that stored images make up, drawn anew for every pass; none: all of them, each once."""
-    own_pastes: Fraction = 0.0
-    """Chance that a sample gets the new classes' objects of another of the step's images, at their place: this costs no memory."""
 
     @property
     def keeps(self) -> str | None:
         return "images"
-
-    @property
-    def largest_replay_share(self) -> float | None:
-        return self.replay_share
-
-    @property
-    def own_paste_chance(self) -> float:
-        return self.own_pastes
 
 
 class DftSettings(OwnBase):

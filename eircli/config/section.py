@@ -91,6 +91,24 @@ class OwnBase(MethodSettings):
     """shared: the base step that all methods start from; own: with this method's classification loss, as in its paper."""
 
 
+class ExemplarReplay(MethodSettings):
+    """A method that trains on exemplars of old classes."""
+
+    replay_share: PositiveFraction | None = None
+    """The largest share of a pass that stored exemplars make up, as samples of their own, drawn anew for every pass; none: all of
+    them, each once."""
+    own_pastes: Fraction = 0.0
+    """Chance that a sample gets the new classes' objects of another of the step's images, at their place: this costs no memory."""
+
+    @property
+    def largest_replay_share(self) -> float | None:
+        return self.replay_share
+
+    @property
+    def own_paste_chance(self) -> float:
+        return self.own_pastes
+
+
 class OptionalImages(MethodSettings):
     """A method that its paper has with and without a memory."""
 
