@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from eircli.common.types import IGNORE, Batch
@@ -51,15 +52,18 @@ class DistilledReplay(Method):
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         assert batch.targets is not None
         features = model.features(batch.images)
-        given = (model.classify(features), batch.targets, batch.teacher_logits, batch.region)
-        how = (self.positive_weight, self.pixel_mean(batch), self.context.compiled)
+        low, how = model.classify(features), (self.positive_weight, self.pixel_mean(batch), self.context.compiled)
+        if batch.teacher_logits is None or batch.region is None:
+            return {"bce": tiled_losses(low, batch.targets, None, None, *how)[0]}
+        given = (low, batch.targets, batch.teacher_logits, batch.region)
         if not self.decomposed:
             bce, rskd = tiled_losses(*given, *how)
-            return {"bce": bce} if batch.teacher_logits is None else {"bce": bce, "rskd": self.distill.weight * rskd}
+            return {"bce": bce, "rskd": self.distill.weight * rskd}
         bce, imitation = tiled_decomposed_losses(*given, *how)
         pairs = zip(reasoning_scores(model, features, self.context.old), batch.teacher_features, strict=True)
-        reasoning = sum(imitation_bce(ours.float(), theirs.float()).mean() for ours, theirs in pairs)
-        return {"bce": bce, "imitation": self.distill.weight * imitation, "reasoning": self.distill.reasoning_weight * reasoning}
+        scores = torch.stack([imitation_bce(ours.float(), theirs.float()).mean() for ours, theirs in pairs])
+        reasoning = self.distill.reasoning_weight * scores.sum()
+        return {"bce": bce, "imitation": self.distill.weight * imitation, "reasoning": reasoning}
 
 
 def distillation_mask(labels: Tensor, old: int, distill: Distill) -> Tensor:

@@ -215,9 +215,8 @@ def labelled_tile(
         told: float [rows, W] in 0..1, of `shares_of_truth`.
     """
     gradient = logits.sigmoid()
-    before, after = slice(1), slice(1 + old, None)  # background and new classes
     per_pixel = told * _sum_of_softplus(logits[:, 1 : 1 + old], gradient[:, 1 : 1 + old])
-    for some in (before, after):
+    for some in (slice(1), slice(1 + old, None)):  # background and new classes
         per_pixel = per_pixel + _sum_of_softplus(logits[:, some], gradient[:, some])
     gradient *= valid.unsqueeze(1)
     gradient[:, 1 : 1 + old] *= told.unsqueeze(1)
