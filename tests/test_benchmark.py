@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from rich.console import Console
 from typer.testing import CliRunner
 
-from eircli.benchmark import growth, suite
+from eircli.benchmark import codecs, growth, suite
 from eircli.benchmark.estimate import Speeds, estimate
 from eircli.benchmark.measure import Case, cost, peak_memory
 from eircli.benchmark.parts import PASTES, composition_case, loss_case
@@ -23,7 +24,7 @@ from eircli.benchmark.synthetic_inputs import synthetic_instances, synthetic_lab
 from eircli.benchmark.tables import bench_table
 from eircli.cli.app import app
 from eircli.common.records import from_json
-from eircli.common.types import IGNORE
+from eircli.common.types import IGNORE, UInt8Array
 from eircli.config.manifest import Runtime
 from eircli.engine.device import choose_compute
 from eircli.memory import fusion, replay
@@ -122,6 +123,31 @@ def test_the_command_without_a_recipe_draws_its_own_images() -> None:
     with suite.made_up_run(["data.crop_size=64", "method.slot=24"]) as made:
         assert len(made.schedule) == 2
         assert made.training_view(0).load(0).image.shape == (375, 500, 3)
+
+
+def test_the_formats_of_exemplars_are_measured(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(codecs, "FORMATS", (("jpeg", 95), ("jpeg", 40), ("png", 1)))
+    monkeypatch.setattr(codecs, "IMAGES", 5)
+    run = open_run(TINY, look_only=True)
+    found = {(cost.kind, cost.encoding, cost.quality): cost for cost in codecs.format_costs(run, images=5)}
+    view = run.training_view(0)
+    chosen = [view.load(int(position)).image for position in np.linspace(0, len(view) - 1, 5).astype(int)]
+    whole = found["images", "jpeg", 40]
+    assert whole.exemplars == 5
+    assert whole.psnr == pytest.approx(np.mean([jpeg_psnr(image, 40) for image in chosen]))
+    assert found["images", "png", 1].psnr == math.inf
+    assert whole.bytes < found["images", "jpeg", 95].bytes
+    assert found["images", "jpeg", 95].decoding == 1
+    assert found["instances", "jpeg", 40].psnr < found["instances", "jpeg", 95].psnr
+    codecs.main(str(TINY))
+    assert "| images (5) | jpeg 40 | " in capsys.readouterr().out
+
+
+def jpeg_psnr(image: UInt8Array, quality: int) -> float:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality, subsampling=0)
+    pairs = zip(image.ravel().tolist(), np.asarray(Image.open(file)).ravel().tolist(), strict=True)
+    return -10 * math.log10(sum((a - b) ** 2 for a, b in pairs) / image.size / 255**2)
 
 
 def test_growth_is_tabulated_and_drawn(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, one_thread: list[str]) -> None:

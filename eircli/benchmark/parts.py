@@ -118,7 +118,7 @@ def exemplar_bytes(run: Run, images: int = 32) -> ExemplarBytes | None:
     for image in np.unique(np.linspace(0, len(view) - 1, images).astype(int)).tolist():
         label = view.load_label(image)
         found = candidates(label, channels, image, memory.selection, memory.min_area)
-        sizes += [encode(cut_out(view, one, 1, "", 0), memory.encoding, memory.jpeg_quality).size for one in found]
+        sizes += [encode(cut_out(view, one, 1, "", 0), memory.encoding, memory.quality).size for one in found]
     return ExemplarBytes(len(sizes), float(np.mean(sizes)), float(np.median(sizes))) if sizes else None
 
 

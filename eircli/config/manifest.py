@@ -114,10 +114,10 @@ class Memory(Section):
     rule: Literal["random", "largest", "confident", "diverse"] = "random"
     """Which candidates of a class come first: at random, by area, by the model's confidence, or farthest from those
     before in the model's features."""
-    encoding: Literal["jpeg", "png"] = "jpeg"
-    """How the pixels are stored."""
-    jpeg_quality: Annotated[int, Field(ge=1, le=100)] = 95
-    """Quality of JPEG pixels."""
+    encoding: Literal["jpeg", "png", "webp", "avif"] = "jpeg"
+    """How the pixels are stored; WebP and AVIF need a Pillow that has them. PNG is lossless; WebP halves the resolution of colour."""
+    quality: Annotated[int, Field(ge=1, le=100)] = 95
+    """Quality of JPEG, WebP or AVIF pixels, as each counts it: the same number is coarser in AVIF than in JPEG."""
 
     @field_validator("budget", mode="before")
     @classmethod

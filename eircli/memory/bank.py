@@ -2,7 +2,7 @@
 
 Layout (schema 3): `content`, a byte array of the exemplars end to end, grouped by class: pixels, annotation, image's id in
 UTF-8; `index`, a table with a row per exemplar (`INDEX`) that points into it; `classes`, a row per class (`CLASSES`) that
-points into the index. Pixels are a JPEG or PNG. An instance's are blank outside its mask, and its annotation is the mask
+points into the index. Pixels are a picture file (`codecs`). An instance's are blank outside its mask, and its annotation is the mask
 packed to bits; a whole image's annotation is a PNG of its label's class ids. A checksum per exemplar covers its content
 and what its row says of it. The attributes say what the bank holds (`kind`), and which rule and budget made it.
 
@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import h5py
 import numpy as np
@@ -28,7 +28,8 @@ from PIL import Image
 
 from eircli.common.errors import UserError
 from eircli.common.io import atomic_write
-from eircli.common.types import Box, Exemplar, Instance, StoredImage, UInt8Array
+from eircli.common.types import Box, Exemplar, Instance, StoredImage
+from eircli.memory.codecs import Encoding, decode_pixels, encode_pixels
 
 SCHEMA = 3
 
@@ -51,8 +52,6 @@ CLASSES = np.dtype([("class_id", "u1"), ("first", "u8"), ("count", "u8")])
 
 LAYOUT_ROOM = 1 << 16
 """Bytes written before HDF5 lays out a bank, to find a full disk early; HDF5 needs fewer."""
-
-Encoding = Literal["jpeg", "png"]
 
 
 class EncodedExemplar(NamedTuple):
@@ -145,13 +144,13 @@ class Bank:
         packed = np.frombuffer(record.annotation, np.uint8)
         mask = np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).astype(bool)
         height, width = record.source_size
-        return Instance(_decoded(record.pixels), mask, record.class_id, record.source, box, (height, width), record.step)
+        return Instance(decode_pixels(record.pixels), mask, record.class_id, record.source, box, (height, width), record.step)
 
     def load_image(self, position: int) -> StoredImage:
         """Decode one whole image."""
         record = self.record(position)
         label = np.asarray(Image.open(io.BytesIO(record.annotation)))
-        return StoredImage(_decoded(record.pixels), label, record.class_id, record.source, record.step)
+        return StoredImage(decode_pixels(record.pixels), label, record.class_id, record.source, record.step)
 
     def per_class(self) -> dict[int, int]:
         """Exemplars of each class id that has any."""
@@ -216,14 +215,9 @@ def write_bank(path: Path, records: Iterable[EncodedExemplar], facts: Mapping[st
             shutil.copyfileobj(part, target)
 
 
-def encode(exemplar: Exemplar, encoding: Encoding, jpeg_quality: int) -> EncodedExemplar:
-    """An exemplar's pixels as a JPEG (no colour subsampling) or PNG file, its annotation packed."""
-    buffer = io.BytesIO()
-    if encoding == "jpeg":
-        # Chroma subsampling would bleed the blank surroundings into the rim of the object.
-        Image.fromarray(exemplar.image).save(buffer, "JPEG", quality=jpeg_quality, subsampling=0)
-    else:
-        Image.fromarray(exemplar.image).save(buffer, "PNG", optimize=True)
+def encode(exemplar: Exemplar, encoding: Encoding, quality: int) -> EncodedExemplar:
+    """An exemplar's pixels as a picture file (`encode_pixels`), its annotation packed."""
+    pixels = encode_pixels(exemplar.image, encoding, quality)
     if isinstance(exemplar, Instance):
         box, size, annotation = tuple(exemplar.box), exemplar.source_size, np.packbits(exemplar.mask).tobytes()
     else:
@@ -231,9 +225,7 @@ def encode(exemplar: Exemplar, encoding: Encoding, jpeg_quality: int) -> Encoded
         box, labels = (0, 0, *size), io.BytesIO()
         Image.fromarray(exemplar.label).save(labels, "PNG", optimize=True)
         annotation = labels.getvalue()
-    return EncodedExemplar(
-        exemplar.class_id, exemplar.step, exemplar.source, box, size, exemplar.area, buffer.getvalue(), annotation
-    )  # fmt: skip
+    return EncodedExemplar(exemplar.class_id, exemplar.step, exemplar.source, box, size, exemplar.area, pixels, annotation)
 
 
 def _checksum(row: np.void | NDArray[np.void], content: bytes) -> int:
@@ -254,10 +246,6 @@ def _lay_out(file: h5py.File, name: str, dtype: np.dtype[Any], count: int) -> in
     properties.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
     properties.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
     return int(file.create_dataset(name, (count,), dtype, dcpl=properties).id.get_offset())
-
-
-def _decoded(pixels: bytes) -> UInt8Array:
-    return np.array(Image.open(io.BytesIO(pixels)).convert("RGB"))
 
 
 def _damaged(path: Path, reason: object) -> UserError:

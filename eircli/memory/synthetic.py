@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from eircli.common.types import CANVAS, Box, Instance
-from eircli.memory.bank import EncodedExemplar, Encoding, encode, write_bank
+from eircli.memory.bank import EncodedExemplar, encode, write_bank
+from eircli.memory.codecs import Encoding
 
 
 def synthetic_bank(path: Path, count: int, classes: int = 20, side: int = 24, encoding: Encoding = "jpeg", seed: int = 0) -> None:
@@ -25,6 +26,6 @@ def _records(count: int, classes: int, side: int, encoding: Encoding, seed: int)
         mask = generator.random((side, side)) < 0.7
         image = np.where(mask[..., None], generator.integers(0, 256, (side, side, 3)), CANVAS).astype(np.uint8)
         instance = Instance(image, mask, class_id, "", Box(0, 0, side, side), (2 * side, 2 * side), 0)
-        record = encode(instance, encoding, jpeg_quality=95)
+        record = encode(instance, encoding, quality=95)
         for number in range(count * (class_id - 1) // classes, count * class_id // classes):
             yield record._replace(source=f"synthetic-{number}")

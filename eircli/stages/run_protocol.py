@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from eircli.common.progress import Say
+from eircli.memory.codecs import check_codec
 from eircli.run.main_process import is_done
 from eircli.run.results import StepResults
 from eircli.run.run import Run
@@ -13,11 +14,13 @@ from eircli.stages.train import check_sharing, train
 
 def run_protocol(run: Run, say: Say) -> list[StepResults]:
     """Build memory, train and evaluate every step; what is recorded and intact is not done again."""
-    results = []
+    results, kind = [], run.manifest.memory_kind
+    if kind is not None and kind.bounded:
+        check_codec(run.manifest.memory.encoding)
     for step in range(len(run.schedule)):
         check_sharing(run, step)
     for step in range(len(run.schedule)):
-        if step > 0 and run.manifest.memory_kind and not is_done(run, step, "bank"):
+        if step > 0 and kind is not None and not is_done(run, step, "bank"):
             build_memory(run, step, say)
         if not is_done(run, step, "checkpoint"):
             train(run, step, say)

@@ -18,6 +18,7 @@ from eircli.common.progress import track
 from eircli.common.types import Exemplar, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank, EncodedExemplar, encode, write_bank
+from eircli.memory.codecs import check_codec
 from eircli.memory.harvest import Candidate
 from eircli.memory.kinds.base import Facts, Material, MemoryKind, Writer
 from eircli.memory.select import RULES, Pool, share_out
@@ -55,6 +56,7 @@ class ExemplarKind(MemoryKind):
 
     def prepare(self, material: Material) -> Writer:
         settings = material.settings
+        check_codec(settings.encoding)
         records = self.choose(material)
         own = {"kind": self.name, "rule": settings.rule, "budget": str(settings.budget), "selection": settings.selection}
 
@@ -147,7 +149,7 @@ class Supply:
             return self.before.record(position)
         images, candidate, settings = self.material.images, self.found[position], self.material.settings
         exemplar = self.kind.make_exemplar(images, candidate, self.ids, images.ids[candidate.image], self.material.step)
-        return encode(exemplar, settings.encoding, settings.jpeg_quality)
+        return encode(exemplar, settings.encoding, settings.quality)
 
     def dedup_key(self, class_id: int, position: int) -> Hashable:
         """Its identity (`ExemplarKind.dedup_key`)."""
