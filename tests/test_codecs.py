@@ -10,8 +10,9 @@ from PIL import Image
 from eircli.common.errors import UserError
 from eircli.common.types import CANVAS, Box, Instance, StoredImage, UInt8Array
 from eircli.config.recipe import load_recipe
-from eircli.memory.bank import Bank, encode, write_bank
+from eircli.memory.bank import Bank, write_bank
 from eircli.memory.codecs import OPTIONS, Encoding, decode_pixels, encode_pixels
+from eircli.memory.encoded import encode
 from eircli.run.run import Run, open_run
 from eircli.stages.build_memory import build_memory
 from eircli.stages.run_protocol import run_protocol

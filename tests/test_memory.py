@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from eircli.common.errors import UserError
 from eircli.common.types import CANVAS, Box, Instance, Sample, UInt8Array
-from eircli.memory.bank import INDEX, Bank, encode, write_bank
+from eircli.memory.bank import Bank, write_bank
 from eircli.memory.decoded import decode
+from eircli.memory.encoded import INDEX, encode
 from eircli.memory.harvest import Candidate, Selection, candidates, cut_out
 from eircli.memory.select import share_out
 from eircli.memory.standalone import StandaloneInstances

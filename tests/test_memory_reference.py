@@ -12,7 +12,8 @@ import pytest
 from PIL import Image
 
 from eircli.common.types import CANVAS, IGNORE, Box, Exemplar, Instance, Sample, StoredImage, UInt8Array
-from eircli.memory.bank import Bank, encode
+from eircli.memory.bank import Bank
+from eircli.memory.encoded import encode
 from eircli.run.run import open_run
 from eircli.stages.build_memory import build_memory
 from tests import reference_memory as slow

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from eircli.common.errors import UserError
 from eircli.common.types import Sample, StoredImage
 from eircli.config.budget import parse_budget
-from eircli.memory.bank import Bank, encode, write_bank
+from eircli.memory.bank import Bank, write_bank
+from eircli.memory.encoded import encode
 from eircli.memory.harvest import WHOLE_CLASS, Candidate, image_candidates, store_image
 from eircli.memory.prototypes import Prototypes, gather, merge, on_grid, sample
 from eircli.memory.select import RULES, Pool, share_out

@@ -14,8 +14,8 @@ import numpy as np
 
 from eircli.common.types import Exemplar, Instance
 from eircli.config.memory_kinds import MEMORY_KINDS
-from eircli.memory.bank import EncodedExemplar, encode
 from eircli.memory.codecs import Encoding, decode_pixels
+from eircli.memory.encoded import EncodedExemplar, encode
 from eircli.memory.kinds import memory_kind
 from eircli.memory.kinds.exemplars import ExemplarKind
 from eircli.run.run import Run, open_run

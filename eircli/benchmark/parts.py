@@ -19,7 +19,8 @@ from eircli.config.protocols import parse_schedule
 from eircli.data.training_set import TrainingSet
 from eircli.data.transforms import TrainTransform
 from eircli.memory import fusion, replay
-from eircli.memory.bank import Bank, encode
+from eircli.memory.bank import Bank
+from eircli.memory.encoded import encode
 from eircli.memory.harvest import candidates, cut_out
 from eircli.memory.synthetic import synthetic_bank
 from eircli.methods.measured import plain_losses

@@ -1,10 +1,9 @@
-"""The bank of exemplars, cut-out instances or whole images: one immutable HDF5 file per step.
+"""The bank of exemplars, encoded: one immutable HDF5 file per step.
 
 Layout (schema 3): `content`, a byte array of the exemplars end to end, grouped by class: pixels, annotation, image's id in
-UTF-8; `index`, a table with a row per exemplar (`INDEX`) that points into it; `classes`, a row per class (`CLASSES`) that
-points into the index. Pixels are a picture file (`codecs`). An instance's are blank outside its mask, and its annotation is the mask
-packed to bits; a whole image's annotation is a PNG of its label's class ids. A checksum per exemplar covers its content
-and what its row says of it. The attributes say what the bank holds (`kind`), and which rule and budget made it.
+UTF-8 (`encoded`); `index`, a table with a row per exemplar (`INDEX`) that points into it; `classes`, a row per class
+(`CLASSES`) that points into the index. A checksum per exemplar covers its content and what its row says of it. The
+attributes say what the bank holds (`kind`), and which rule and budget made it.
 
 Opening reads the attributes and `classes`; an exemplar, such as a random one of a class, is one row and one slice. So both
 cost the same for any number of exemplars.
@@ -12,69 +11,29 @@ cost the same for any number of exemplars.
 
 from __future__ import annotations
 
-import io
 import shutil
 import tempfile
 import zlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from eircli.common.errors import UserError
 from eircli.common.io import atomic_write
-from eircli.common.types import Box, Exemplar, Instance, StoredImage
-from eircli.memory.codecs import Encoding, decode_pixels, encode_pixels
+from eircli.common.types import Instance, StoredImage
+from eircli.memory.encoded import INDEX, EncodedExemplar, decode_image, decode_instance
 
 SCHEMA = 3
-
-INDEX = np.dtype(
-    [
-        ("class_id", "u1"),
-        ("step", "u2"),
-        ("box", "u4", 4),
-        ("source_size", "u4", 2),
-        ("area", "u4"),
-        ("pixels_length", "u4"),
-        ("annotation_length", "u4"),
-        ("source_length", "u2"),
-        ("offset", "u8"),
-        ("checksum", "u4"),
-    ]
-)
 
 CLASSES = np.dtype([("class_id", "u1"), ("first", "u8"), ("count", "u8")])
 
 LAYOUT_ROOM = 1 << 16
 """Bytes written before HDF5 lays out a bank, to find a full disk early; HDF5 needs fewer."""
-
-
-class EncodedExemplar(NamedTuple):
-    """An exemplar, encoded."""
-
-    class_id: int
-    step: int
-    source: str
-    box: tuple[int, ...]
-    source_size: tuple[int, ...]
-    area: int
-    pixels: bytes
-    annotation: bytes
-
-    @property
-    def content(self) -> bytes:
-        """The exemplar's bytes in the bank's `content`: pixels, annotation, source id."""
-        return self.pixels + self.annotation + self.source.encode()
-
-    @property
-    def size(self) -> int:
-        """Bytes in the bank: content and one row of the index."""
-        return len(self.content) + INDEX.itemsize
 
 
 class Bank:
@@ -138,19 +97,11 @@ class Bank:
 
     def load(self, position: int) -> Instance:
         """Decode one instance."""
-        record = self.record(position)
-        box = Box(*record.box)
-        shape = box.bottom - box.top, box.right - box.left
-        packed = np.frombuffer(record.annotation, np.uint8)
-        mask = np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).astype(bool)
-        height, width = record.source_size
-        return Instance(decode_pixels(record.pixels), mask, record.class_id, record.source, box, (height, width), record.step)
+        return decode_instance(self.record(position))
 
     def load_image(self, position: int) -> StoredImage:
         """Decode one whole image."""
-        record = self.record(position)
-        label = np.asarray(Image.open(io.BytesIO(record.annotation)))
-        return StoredImage(decode_pixels(record.pixels), label, record.class_id, record.source, record.step)
+        return decode_image(self.record(position))
 
     def per_class(self) -> dict[int, int]:
         """Exemplars of each class id that has any."""
@@ -213,19 +164,6 @@ def write_bank(path: Path, records: Iterable[EncodedExemplar], facts: Mapping[st
             part.seek(0)
             target.seek(at)
             shutil.copyfileobj(part, target)
-
-
-def encode(exemplar: Exemplar, encoding: Encoding, quality: int) -> EncodedExemplar:
-    """An exemplar's pixels as a picture file (`encode_pixels`), its annotation packed."""
-    pixels = encode_pixels(exemplar.image, encoding, quality)
-    if isinstance(exemplar, Instance):
-        box, size, annotation = tuple(exemplar.box), exemplar.source_size, np.packbits(exemplar.mask).tobytes()
-    else:
-        size = (exemplar.label.shape[0], exemplar.label.shape[1])
-        box, labels = (0, 0, *size), io.BytesIO()
-        Image.fromarray(exemplar.label).save(labels, "PNG", optimize=True)
-        annotation = labels.getvalue()
-    return EncodedExemplar(exemplar.class_id, exemplar.step, exemplar.source, box, size, exemplar.area, pixels, annotation)
 
 
 def _checksum(row: np.void | NDArray[np.void], content: bytes) -> int:

@@ -1,15 +1,27 @@
 """A bank decoded into memory, for pasting."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt8
+from numpy.typing import NDArray
 from torch import Tensor
 
-from eircli.common.types import UInt8Array
-from eircli.memory.bank import Bank
+from eircli.common.types import Instance, UInt8Array
+
+
+@runtime_checkable
+class InstanceBank(Protocol):
+    """A bank whose exemplars can be pasted."""
+
+    @property
+    def index(self) -> NDArray[Any]:
+        """The table, [exemplars]: a row each, with its `class_id` and `box`."""
+        ...
+
+    def load(self, position: int) -> Instance: ...
 
 
 class Instances(NamedTuple):
@@ -29,7 +41,7 @@ class Instances(NamedTuple):
     """The channels that have at least one instance."""
 
 
-def decode(bank: Bank, table: UInt8Array, old: int, device: torch.device, device_bytes: float = math.inf) -> Instances:
+def decode(bank: InstanceBank, table: UInt8Array, old: int, device: torch.device, device_bytes: float = math.inf) -> Instances:
     """Decode all instances of a bank, for the channels 0..`old`.
 
     Args:

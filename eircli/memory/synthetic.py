@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from eircli.common.types import CANVAS, Box, Instance
-from eircli.memory.bank import EncodedExemplar, encode, write_bank
+from eircli.memory.bank import write_bank
 from eircli.memory.codecs import Encoding
+from eircli.memory.encoded import EncodedExemplar, encode
 
 
 def synthetic_bank(path: Path, count: int, classes: int = 20, side: int = 24, encoding: Encoding = "jpeg", seed: int = 0) -> None:

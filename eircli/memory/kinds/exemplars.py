@@ -17,8 +17,9 @@ from eircli.common.errors import UserError
 from eircli.common.progress import track
 from eircli.common.types import Exemplar, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
-from eircli.memory.bank import Bank, EncodedExemplar, encode, write_bank
+from eircli.memory.bank import Bank, write_bank
 from eircli.memory.codecs import check_codec
+from eircli.memory.encoded import EncodedExemplar, encode
 from eircli.memory.harvest import Candidate
 from eircli.memory.kinds.base import Facts, Material, MemoryKind, Writer
 from eircli.memory.select import RULES, Pool, share_out
