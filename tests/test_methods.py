@@ -1,5 +1,7 @@
 """Methods as the loop sees them: what they prepare, and which losses they name."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,10 +11,12 @@ from eircli.common.types import IGNORE, Batch
 from eircli.config import manifest
 from eircli.config import methods as method_settings
 from eircli.config.section import MethodSettings
+from eircli.memory.decoded import Instances
 from eircli.methods import METHODS, build_method
 from eircli.methods.base import Context
 from eircli.methods.eir import Eir
 from eircli.model.deeplab import DeepLab
+from eircli.model.tiles import best_channels
 from tests import reference
 
 TINY = manifest.Model(backbone="tiny", weights="none", aspp_channels=8, aspp_rates=(1,))
@@ -81,6 +85,56 @@ def test_the_weight_of_distillation_is_a_factor() -> None:
         found.append({key: float(loss.detach()) for key, loss in method.losses(model, method.prepare(batch())).items()})
     assert found[1]["rskd"] == pytest.approx(5 * found[0]["rskd"])
     assert found[1]["bce"] == found[0]["bce"]
+
+
+@pytest.mark.parametrize("surroundings", ["background", "ignore", "pseudo-labels"])
+@pytest.mark.parametrize("fusion", [False, True])
+def test_the_surroundings_of_stand_alone_samples_are_treated_as_told(surroundings: str, fusion: bool) -> None:
+    """The second image is from the memory: its background is known, unknown, or known where the teacher is sure."""
+    given = replace(context(), memory=one_instance())
+    assert given.teacher is not None
+    best = best_channels(given.teacher(batch().images), (32, 32))[0][1, :8]
+    told = eir(surroundings=surroundings, fusion=fusion, slot=8, threshold=float(best.median().sigmoid()))
+    method = build_method(told, given)
+    assert isinstance(method, Eir)
+    prepared, labels = method.prepare(batch()), batch().labels
+    assert prepared.targets is not None
+    assert prepared.region is not None
+    pseudo = method.add_pseudo_labels(labels, method.teacher(batch().images))
+    assert 0 < int((pseudo[1] != labels[1]).sum()) < int((labels[1] == 0).sum()), "some are sure"
+    for image, row, column in np.ndindex(2, 32, 32):
+        label = int(labels[image, row, column])
+        unknown = {"background": False, "ignore": True, "pseudo-labels": int(pseudo[image, row, column]) == 0}[surroundings]
+        known = label != IGNORE and not (image == 1 and label == 0 and unknown)
+        assert bool(prepared.targets.valid[image, row, column]) == known
+        assert bool(prepared.region[image, row, column]) == (label in (0, 1)), "distilled in any case"
+        counted = label != IGNORE and not (image == 1 and label == 0 and surroundings == "ignore")
+        assert bool(method.counted_pixels(batch())[image, row, column]) == counted
+
+
+def one_instance() -> Instances:
+    """Nine pixels of class 1."""
+    pixels = torch.full((9, 4), 1, dtype=torch.uint8)
+    nothing, side, counts = torch.tensor([0]), torch.tensor([3]), torch.tensor([0, 1, 0])
+    return Instances(pixels, nothing, side, side, torch.tensor([0, 0, 1]), counts, torch.tensor([1]))
+
+
+def test_the_surroundings_left_out_do_not_enter_the_mean() -> None:
+    """The cross-entropy over what is left, by a loop over pixels."""
+    model, method = DeepLab(TINY, [OLD, NEW]).eval(), build_method(eir(surroundings="ignore", pseudo_labels=False), context())
+    losses = method.losses(model, method.prepare(batch()))
+    labels = batch().labels.numpy()
+    with torch.no_grad():
+        logits = torch.nn.functional.interpolate(model(batch().images), (32, 32), mode="bilinear").double().numpy()
+    targets = np.stack([labels == channel for channel in range(1 + OLD + NEW)], axis=1).astype(float)
+    known = labels != IGNORE
+    known[1] &= labels[1] != 0
+    assert float(losses["bce"].detach()) == pytest.approx(reference.summed_bce(logits, targets, known, 1.0), rel=1e-5)
+
+
+def test_pseudo_labels_of_surroundings_must_be_made() -> None:
+    with pytest.raises(ValueError, match="surroundings: pseudo-labels needs pseudo_labels: true"):
+        eir(surroundings="pseudo-labels", pseudo_labels=False)
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -61,8 +61,17 @@ class EirSettings(ExemplarReplay):
     """Pastes may cover pixels labelled with a new class (the paper); false leaves these pixels out of the paste."""
     standalone_replay: bool = True
     """Also train on the bank's instances on a blank canvas."""
+    surroundings: Literal["background", "ignore", "pseudo-labels"] = "background"
+    """What stand-alone samples are outside their object: background; left out of the cross-entropy; or the teacher's confident
+    predictions, the rest left out. They are distilled in any case."""
     distill: Distill = Distill()
     """Region-specific knowledge distillation (RSKD)."""
+
+    @model_validator(mode="after")
+    def _pseudo_labels_are_made(self) -> EirSettings:
+        if self.surroundings == "pseudo-labels" and not self.pseudo_labels:
+            raise ValueError("surroundings: pseudo-labels needs pseudo_labels: true")
+        return self
 
     @property
     def keeps(self) -> str | None:

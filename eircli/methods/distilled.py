@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from eircli.common.types import IGNORE, Batch
+from eircli.common.types import BACKGROUND, IGNORE, Batch
 from eircli.config.methods import EirSettings, ImageReplaySettings
 from eircli.config.section import Distill
 from eircli.memory.replay import pseudo_labels
@@ -64,6 +64,11 @@ class DistilledReplay(Method):
         scores = torch.stack([imitation_bce(ours.float(), theirs.float()).mean() for ours, theirs in pairs])
         reasoning = self.distill.reasoning_weight * scores.sum()
         return {"bce": bce, "imitation": self.distill.weight * imitation, "reasoning": reasoning}
+
+
+def replayed_background(batch: Batch, labels: Tensor) -> Tensor:
+    """Where samples from the memory are background by their labels uint8 [N, H, W]: bool [N, H, W]."""
+    return batch.replayed.view(-1, 1, 1) & (labels == BACKGROUND)
 
 
 def distillation_mask(labels: Tensor, old: int, distill: Distill) -> Tensor:

@@ -9,7 +9,7 @@ from eircli.common.types import IGNORE, Batch, SoftLabels
 from eircli.config import methods as method_settings
 from eircli.memory import decoded, fusion, replay
 from eircli.methods.base import Context
-from eircli.methods.distilled import DistilledReplay
+from eircli.methods.distilled import DistilledReplay, replayed_background
 
 
 class Eir(DistilledReplay):
@@ -22,6 +22,11 @@ class Eir(DistilledReplay):
         super().__init__(config, context)
         self.config = config
 
+    def counted_pixels(self, batch: Batch) -> Tensor:
+        """Not the surroundings of stand-alone samples, where those are ignored: bool [N, H, W]."""
+        counted = super().counted_pixels(batch)
+        return counted & ~replayed_background(batch, batch.labels) if self.config.surroundings == "ignore" else counted
+
     def prepare(self, batch: Batch) -> Batch:
         images, config = batch.images, self.config
         teacher_logits = self.teacher(images) if config.pseudo_labels else None
@@ -29,9 +34,17 @@ class Eir(DistilledReplay):
         # Decomposed, old channels imitate the teacher instead of learning its pseudo-labels, which still say where to paste what.
         known = batch.labels if self.decomposed else combined
         if not config.fusion:
-            return self.with_distillation(batch.with_(images=images.float(), targets=replay.one_hot(known)), teacher_logits)
+            targets = self._where_known(replay.one_hot(known), batch, known)
+            return self.with_distillation(batch.with_(images=images.float(), targets=targets), teacher_logits)
         mixed, targets = self._fuse(images, batch, combined, known)
-        return self.with_distillation(batch.with_(images=mixed, targets=targets))
+        return self.with_distillation(batch.with_(images=mixed, targets=self._where_known(targets, batch, known)))
+
+    def _where_known(self, targets: SoftLabels, batch: Batch, known: Tensor) -> SoftLabels:
+        """The targets without what is unknown of stand-alone samples' surroundings, pasted over or not."""
+        if self.config.surroundings == "background":
+            return targets
+        labels = batch.labels if self.config.surroundings == "ignore" else known
+        return targets._replace(valid=targets.valid & ~replayed_background(batch, labels))
 
     def _fuse(self, images: Tensor, batch: Batch, combined: Tensor, known: Tensor) -> tuple[Tensor, SoftLabels]:
         config, instances = self.config, self.context.memory

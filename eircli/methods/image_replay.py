@@ -12,7 +12,7 @@ from eircli.common.types import BACKGROUND, IGNORE, Batch
 from eircli.config import methods as method_settings
 from eircli.memory.replay import one_hot
 from eircli.methods.base import Context
-from eircli.methods.distilled import DistilledReplay
+from eircli.methods.distilled import DistilledReplay, replayed_background
 
 
 class ImageReplay(DistilledReplay):
@@ -27,8 +27,8 @@ class ImageReplay(DistilledReplay):
 
     def counted_pixels(self, batch: Batch) -> Tensor:
         """Not the background of stored images, where that is ignored: bool [N, H, W]."""
-        counted, stored = super().counted_pixels(batch), batch.replayed.view(-1, 1, 1)
-        return counted & ~(stored & (batch.labels == BACKGROUND)) if self.config.missing == "ignore" else counted
+        counted = super().counted_pixels(batch)
+        return counted & ~replayed_background(batch, batch.labels) if self.config.missing == "ignore" else counted
 
     def prepare(self, batch: Batch) -> Batch:
         images, labels, stored = batch.images.float(), batch.labels, batch.replayed.view(-1, 1, 1)
