@@ -95,7 +95,9 @@ def test_a_memory_kind_a_backbone_and_a_command(copy: Path) -> None:
     add_line(copy / "eircli/config/backbones.py", "BACKBONES = {", '"patches": BackboneEntry("patches", 12, 8),')
     add_line(copy / "eircli/cli/app.py", "COMMANDS = (", '"classes",')
     methods = copy / "eircli/config/methods.py"  # a method that keeps the new kind: image replay, for once
-    methods.write_text(methods.read_text().replace('return "images"', 'return "first-images"', 1))
+    methods.write_text(
+        methods.read_text().replace('Literal["images", "foveated"] = "images"', 'Literal["first-images"] = "first-images"')
+    )
     settings = ["method={name: image-replay}", "model.backbone=patches", "runtime.checkpoint_activations=true"]
     overrides = [word for setting in settings for word in ("--set", setting)]
     finished = json.loads(eir(copy, "run-protocol", "tiny.yaml", *overrides, "--json"))["runs"][0]

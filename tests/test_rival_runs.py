@@ -50,9 +50,12 @@ METHODS = {
     "cogamid": "{name: cogamid}",
     "cogamid-diagonal": "{name: cogamid, covariance: diagonal}",
     "image-replay": "{name: image-replay}",
+    "image-replay-foveated": "{name: image-replay, memory: foveated, missing: ignore}",
+    "eir-foveated": "{name: eir, slot: 16, threshold: 0.3, memory: foveated, surroundings: ignore}",
 }
 KEPT = {"dkd-m": "images", "ssul-m": "images", "image-replay": "images", "star": "prototypes"}
 KEPT |= dict.fromkeys(("cogamid", "cogamid-diagonal"), "mixtures")
+KEPT |= {name: "foveated" for name in METHODS if name.endswith("foveated")}
 
 
 def quiet(_: str) -> None:
@@ -106,6 +109,7 @@ def test_every_method_runs_its_steps(folder: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["plop", "star", "ssul", "image-replay", "dft-future", "mbs", "cogamid"])
+@pytest.mark.parametrize("name", ["plop", "star", "ssul", "image-replay", "eir-foveated"])
 def test_a_method_with_a_state_of_its_own_resumes_to_the_same_weights(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

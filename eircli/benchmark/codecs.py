@@ -65,7 +65,7 @@ def _offered(run: Run, kind: ExemplarKind, images: int) -> list[Exemplar]:
     chosen: dict[Hashable, Exemplar] = {}
     for image in np.unique(np.linspace(0, len(view) - 1, images).astype(int)).tolist():
         for number, one in enumerate(kind.find(view.load_label(image), channels, image, run.manifest.memory)):
-            made = kind.make_exemplar(view, one, ids, view.ids[image], 0)
+            made = kind.make_exemplar(view, one, ids, view.ids[image], 0, run.manifest.memory)
             chosen.setdefault(kind.dedup_key(one.channel, 1000 * image + number, made.source), made)
     return list(chosen.values())
 

@@ -91,6 +91,11 @@ class Box(NamedTuple):
     bottom: int
     right: int
 
+    @property
+    def window(self) -> tuple[slice, slice]:
+        """The rows and columns of an image [H, W, ...] that it covers."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
 
 @dataclass(frozen=True)
 class Instance:
@@ -136,7 +141,36 @@ class StoredImage:
         return int((self.label == self.class_id).sum())
 
 
-Exemplar = Instance | StoredImage
+@dataclass(frozen=True)
+class FoveatedInstance:
+    """One object with its surroundings: sharp in a box around it, its whole image coarse."""
+
+    image: UInt8Array
+    """uint8 [h, w, 3]: the pixels of `view`."""
+    view: Box
+    """What is kept sharp: the box with a ring around it."""
+    thumbnail: UInt8Array
+    """uint8 [⌈H / shrink⌉, ⌈W / shrink⌉, 3]: the whole image, a pixel for `shrink` x `shrink` of its own."""
+    shrink: int
+    mask: NDArray[np.bool_]
+    """bool [box]: the object."""
+    class_id: int
+    source: str
+    """Id of the image it is in."""
+    box: Box
+    """The object's bounding box."""
+    source_size: tuple[int, int]
+    """Height and width of that image."""
+    step: int
+    """The step whose training labels it comes from."""
+
+    @property
+    def area(self) -> int:
+        """Pixels in the mask."""
+        return int(self.mask.sum())
+
+
+Exemplar = Instance | StoredImage | FoveatedInstance
 """What a bank holds."""
 
 

@@ -15,7 +15,7 @@ from eircli.config.budget import Budget, parse_budget
 from eircli.config.datasets import Dataset
 from eircli.config.memory_kinds import MEMORY_KINDS, MemoryKindEntry
 from eircli.config.methods import MethodConfig
-from eircli.config.section import Activation, Fraction, PositiveInt, Section
+from eircli.config.section import Activation, Fraction, PositiveInt, Section, Weight
 
 Setting = Literal["overlapped", "disjoint", "partitioned"]
 
@@ -114,6 +114,10 @@ class Memory(Section):
     rule: Literal["random", "largest", "confident", "diverse"] = "random"
     """Which candidates of a class come first: at random, by area, by the model's confidence, or farthest from those
     before in the model's features."""
+    ring: Weight = 0.25
+    """Foveated instances: how far around an object's box pixels are kept as they are, as a fraction of the box's height and width."""
+    thumbnail: Annotated[int, Field(ge=1, le=64)] = 4
+    """Foveated instances: by how much their whole image is shrunk, height and width."""
     encoding: Literal["jpeg", "png", "webp", "avif"] = "jpeg"
     """How the pixels are stored; WebP and AVIF need a Pillow that has them. PNG is lossless; WebP halves the resolution of colour."""
     quality: Annotated[int, Field(ge=1, le=100)] = 95

@@ -17,6 +17,7 @@ class MemoryKindEntry(NamedTuple):
 
 ENTRIES = (
     MemoryKindEntry("instances", bounded=True, from_model=False),
+    MemoryKindEntry("foveated", bounded=True, from_model=False),
     MemoryKindEntry("images", bounded=True, from_model=False),
     MemoryKindEntry("prototypes", bounded=False, from_model=True),
     MemoryKindEntry("mixtures", bounded=False, from_model=True),

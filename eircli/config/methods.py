@@ -60,10 +60,12 @@ class EirSettings(ExemplarReplay):
     paste_over_new: bool = True
     """Pastes may cover pixels labelled with a new class (the paper); false leaves these pixels out of the paste."""
     standalone_replay: bool = True
-    """Also train on the bank's instances on a blank canvas."""
+    """Also train on the bank's instances as samples of their own: on a blank canvas, or in their scenes if they are foveated."""
+    memory: Literal["instances", "foveated"] = "instances"
+    """What is kept of an object: itself alone, or with its surroundings (`memory.ring`, `memory.thumbnail`)."""
     surroundings: Literal["background", "ignore", "pseudo-labels"] = "background"
     """What stand-alone samples are outside their object: background; left out of the cross-entropy; or the teacher's confident
-    predictions, the rest left out. They are distilled in any case."""
+    predictions, the rest left out (all of it under `distill.loss: decomposed`). They are distilled in any case."""
     distill: Distill = Distill()
     """Region-specific knowledge distillation (RSKD)."""
 
@@ -75,7 +77,7 @@ class EirSettings(ExemplarReplay):
 
     @property
     def keeps(self) -> str | None:
-        return "instances" if self.fusion or self.standalone_replay else None
+        return self.memory if self.fusion or self.standalone_replay else None
 
     @property
     def replays_samples(self) -> bool:
@@ -98,10 +100,13 @@ class ImageReplaySettings(ExemplarReplay):
     """The least sigmoid of a pseudo-label."""
     distill: Distill = Distill(weight=0.0)
     """Distillation as in EIR; off by default."""
+    memory: Literal["images", "foveated"] = "images"
+    """What is stored of an image: all of it with its labels; or an object in a coarse picture of it, the rest of which is background
+    that `missing` is about."""
 
     @property
     def keeps(self) -> str | None:
-        return "images"
+        return self.memory
 
 
 class DftSettings(OwnBase):

@@ -1,18 +1,23 @@
 """An exemplar as bytes, and back.
 
-Pixels are a picture file (`codecs`). An instance's are blank outside its mask, and its annotation is the mask packed to bits; a
-whole image's annotation is a PNG of its label's class ids.
+Pixels are a picture file (`codecs`). The annotation is
+
+- of an instance, whose pixels are blank outside its mask: the mask packed to bits;
+- of a whole image: a PNG of its label's class ids;
+- of a foveated instance, whose pixels are those of its view: `SURROUNDINGS`; the mask, its rows packed to bits, deflated; the
+  thumbnail, a picture file like the pixels.
 """
 
 from __future__ import annotations
 
 import io
+import zlib
 from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
 
-from eircli.common.types import Box, Exemplar, Instance, StoredImage
+from eircli.common.types import Box, Exemplar, FoveatedInstance, Instance, StoredImage
 from eircli.memory.codecs import Encoding, decode_pixels, encode_pixels
 
 INDEX = np.dtype(
@@ -30,6 +35,9 @@ INDEX = np.dtype(
     ]
 )
 """What a bank's index says of an exemplar."""
+
+SURROUNDINGS = np.dtype([("view", "u4", 4), ("shrink", "u2"), ("mask_length", "u4")])
+"""How the annotation of a foveated instance begins."""
 
 
 class EncodedExemplar(NamedTuple):
@@ -60,6 +68,11 @@ def encode(exemplar: Exemplar, encoding: Encoding, quality: int) -> EncodedExemp
     pixels = encode_pixels(exemplar.image, encoding, quality)
     if isinstance(exemplar, Instance):
         box, size, annotation = tuple(exemplar.box), exemplar.source_size, np.packbits(exemplar.mask).tobytes()
+    elif isinstance(exemplar, FoveatedInstance):
+        mask = zlib.compress(np.packbits(exemplar.mask, axis=1).tobytes(), level=9)
+        head = np.array((exemplar.view, exemplar.shrink, len(mask)), SURROUNDINGS).tobytes()
+        thumbnail = encode_pixels(exemplar.thumbnail, encoding, quality)
+        box, size, annotation = tuple(exemplar.box), exemplar.source_size, head + mask + thumbnail
     else:
         size = (exemplar.label.shape[0], exemplar.label.shape[1])
         box, labels = (0, 0, *size), io.BytesIO()
@@ -82,3 +95,23 @@ def decode_image(record: EncodedExemplar) -> StoredImage:
     """A whole image out of its bytes."""
     label = np.asarray(Image.open(io.BytesIO(record.annotation)))
     return StoredImage(decode_pixels(record.pixels), label, record.class_id, record.source, record.step)
+
+
+def decode_foveated(record: EncodedExemplar) -> FoveatedInstance:
+    """A foveated instance out of its bytes."""
+    box, (height, width), start = Box(*record.box), record.source_size, SURROUNDINGS.itemsize
+    head = np.frombuffer(record.annotation, SURROUNDINGS, count=1)[0]
+    end = start + int(head["mask_length"])
+    rows = np.frombuffer(zlib.decompress(record.annotation[start:end]), np.uint8).reshape(box.bottom - box.top, -1)
+    return FoveatedInstance(
+        image=decode_pixels(record.pixels),
+        view=Box(*head["view"].tolist()),
+        thumbnail=decode_pixels(record.annotation[end:]),
+        shrink=int(head["shrink"]),
+        mask=np.unpackbits(rows, axis=1, count=box.right - box.left).astype(bool),
+        class_id=record.class_id,
+        source=record.source,
+        box=box,
+        source_size=(height, width),
+        step=record.step,
+    )

@@ -7,9 +7,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
-from eircli.common.types import CANVAS, Box, Instance, SampleSource, StoredImage, UInt8Array
+from eircli.common.types import CANVAS, Box, FoveatedInstance, Instance, SampleSource, StoredImage, UInt8Array
 
 Selection = Literal["single-component", "component"]
 
@@ -65,14 +66,42 @@ def candidate_mask(label: UInt8Array, candidate: Candidate) -> NDArray[np.bool_]
 def cut_out(source: SampleSource, candidate: Candidate, class_id: int, name: str, step: int) -> Instance:
     """Cut a candidate out of its image: the pixels of its bounding box, blank outside its mask."""
     image, label = source.load(candidate.image)
-    mask = candidate_mask(label, candidate)
-    window = ndimage.find_objects(mask.astype(np.uint8))[0]
-    assert window is not None, "a candidate has a pixel"
-    rows, columns = window
-    crop = image[rows, columns].copy()
-    crop[~mask[rows, columns]] = CANVAS
-    box = Box(rows.start, columns.start, rows.stop, columns.stop)
-    return Instance(crop, mask[rows, columns], class_id, name, box, (label.shape[0], label.shape[1]), step)
+    mask, box = _cropped(candidate_mask(label, candidate))
+    crop = image[box.window].copy()
+    crop[~mask] = CANVAS
+    return Instance(crop, mask, class_id, name, box, (label.shape[0], label.shape[1]), step)
+
+
+def cut_out_foveated(
+    source: SampleSource, candidate: Candidate, class_id: int, name: str, step: int, ring: float, shrink: int
+) -> FoveatedInstance:
+    """Cut a candidate out of its image together with its surroundings.
+
+    Args:
+        ring: how much is kept sharp on every side of its bounding box, as a fraction of the box's height or width.
+        shrink: a pixel of the thumbnail is the mean of `shrink` x `shrink` of the image, or of what is left of it at the edges.
+    """
+    image, label = source.load(candidate.image)
+    mask, box = _cropped(candidate_mask(label, candidate))
+    size = (label.shape[0], label.shape[1])
+    view = widened(box, ring, size)
+    thumbnail = np.asarray(Image.fromarray(image).reduce(shrink))
+    return FoveatedInstance(image[view.window], view, thumbnail, shrink, mask, class_id, name, box, size, step)
+
+
+def widened(box: Box, ring: float, size: tuple[int, int]) -> Box:
+    """A box with a ring around it, `ring` times its height or width, rounded; clipped to an image of `size`, height and width."""
+    rows, columns = round(ring * (box.bottom - box.top)), round(ring * (box.right - box.left))
+    bottom, right = min(size[0], box.bottom + rows), min(size[1], box.right + columns)
+    return Box(max(0, box.top - rows), max(0, box.left - columns), bottom, right)
+
+
+def _cropped(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Box]:
+    """A mask bool [H, W] cropped to its bounding box, and that box."""
+    found = ndimage.find_objects(mask.astype(np.uint8))[0]
+    assert found is not None, "a candidate has a pixel"
+    rows, columns = found
+    return mask[found], Box(rows.start, columns.start, rows.stop, columns.stop)
 
 
 def store_image(source: SampleSource, candidate: Candidate, ids: UInt8Array, class_id: int, name: str, step: int) -> StoredImage:

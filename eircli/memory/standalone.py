@@ -31,7 +31,7 @@ class StandaloneInstances(BankSamples):
         image = np.empty((height, width, 3), np.uint8)
         image[:] = CANVAS
         label = np.full((height, width), BACKGROUND, np.uint8)
-        window = (slice(instance.box.top, instance.box.bottom), slice(instance.box.left, instance.box.right))
+        window = instance.box.window
         image[window] = np.where(instance.mask[..., None], instance.image, CANVAS)
         label[window][instance.mask] = self.table[instance.class_id]
         return Sample(image, label)

@@ -20,7 +20,7 @@ from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank, write_bank
 from eircli.memory.codecs import check_codec
 from eircli.memory.encoded import EncodedExemplar, encode
-from eircli.memory.harvest import Candidate
+from eircli.memory.harvest import Candidate, candidates
 from eircli.memory.kinds.base import Facts, Material, MemoryKind, Writer
 from eircli.memory.select import RULES, Pool, share_out
 
@@ -35,12 +35,15 @@ class ExemplarKind(MemoryKind):
         """The candidates of `channels` in the label map uint8 [H, W] of the image at a position."""
 
     @abstractmethod
-    def make_exemplar(self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int) -> Exemplar:
+    def make_exemplar(
+        self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int, settings: Memory
+    ) -> Exemplar:
         """The exemplar that a candidate stands for.
 
         Args:
             ids: uint8 [256], channel → class id.
             source: the image's id.
+            settings: what of the image is kept, where that is a choice.
         """
 
     def dedup_key(self, class_id: int, position: int, source: str) -> Hashable:
@@ -87,6 +90,17 @@ class ExemplarKind(MemoryKind):
 
     def per_class(self, path: Path, class_ids: Sequence[int]) -> dict[int, int]:
         return Bank(path).per_class()
+
+
+class ObjectKind(ExemplarKind):
+    """Exemplars of single objects, as `memory.selection` says what one is."""
+
+    def find(self, label: UInt8Array, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
+        return candidates(label, channels, image, settings.selection, settings.min_area)
+
+    def remedy(self, settings: Memory) -> str:
+        larger = super().remedy(settings)
+        return f"--set memory.selection=component, or {larger}" if settings.selection == "single-component" else larger
 
 
 class _Labels:
@@ -149,7 +163,8 @@ class Supply:
             assert self.before is not None
             return self.before.record(position)
         images, candidate, settings = self.material.images, self.found[position], self.material.settings
-        exemplar = self.kind.make_exemplar(images, candidate, self.ids, images.ids[candidate.image], self.material.step)
+        name, step = images.ids[candidate.image], self.material.step
+        exemplar = self.kind.make_exemplar(images, candidate, self.ids, name, step, settings)
         return encode(exemplar, settings.encoding, settings.quality)
 
     def dedup_key(self, class_id: int, position: int) -> Hashable:

@@ -21,7 +21,9 @@ class ImageMemory(ExemplarKind):
     def find(self, label: UInt8Array, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
         return image_candidates(label, channels, image)
 
-    def make_exemplar(self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int) -> Exemplar:
+    def make_exemplar(
+        self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int, settings: Memory
+    ) -> Exemplar:
         return store_image(images, candidate, ids, int(ids[candidate.channel]), source, step)
 
     def dedup_key(self, class_id: int, position: int, source: str) -> Hashable:

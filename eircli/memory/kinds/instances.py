@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,25 +10,20 @@ from eircli.common.types import Exemplar, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank
 from eircli.memory.decoded import Instances, decode
-from eircli.memory.harvest import Candidate, candidates, cut_out
-from eircli.memory.kinds.exemplars import ExemplarKind
+from eircli.memory.harvest import Candidate, cut_out
+from eircli.memory.kinds.exemplars import ObjectKind
 from eircli.memory.standalone import StandaloneInstances
 
 
-class InstanceMemory(ExemplarKind):
+class InstanceMemory(ObjectKind):
     """Each exemplar is one object cut out of a training image, without its surroundings."""
 
     name = "instances"
 
-    def find(self, label: UInt8Array, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
-        return candidates(label, channels, image, settings.selection, settings.min_area)
-
-    def make_exemplar(self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int) -> Exemplar:
+    def make_exemplar(
+        self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int, settings: Memory
+    ) -> Exemplar:
         return cut_out(images, candidate, int(ids[candidate.channel]), source, step)
-
-    def remedy(self, settings: Memory) -> str:
-        larger = super().remedy(settings)
-        return f"--set memory.selection=component, or {larger}" if settings.selection == "single-component" else larger
 
     def samples(self, path: Path, table: UInt8Array) -> SampleSource:
         return StandaloneInstances(Bank(path), table)

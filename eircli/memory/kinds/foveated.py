@@ -1,0 +1,35 @@
+"""Foveated instances: objects sharp, with a ring around them, in a coarse picture of their scene. Pasted, and samples of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from eircli.common.types import Exemplar, SampleSource, UInt8Array
+from eircli.config.manifest import Memory
+from eircli.memory.decoded import Instances, decode
+from eircli.memory.foveated import FoveatedBank, FoveatedSamples
+from eircli.memory.harvest import Candidate, cut_out_foveated
+from eircli.memory.kinds.exemplars import ObjectKind
+
+
+class FoveatedMemory(ObjectKind):
+    """Each exemplar is one object with its surroundings (`memory.ring`, `memory.thumbnail`)."""
+
+    name = "foveated"
+
+    def make_exemplar(
+        self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int, settings: Memory
+    ) -> Exemplar:
+        class_id = int(ids[candidate.channel])
+        return cut_out_foveated(images, candidate, class_id, source, step, settings.ring, settings.thumbnail)
+
+    def samples(self, path: Path, table: UInt8Array) -> SampleSource:
+        return FoveatedSamples(FoveatedBank(path), table)
+
+    def for_step(self, path: Path, table: UInt8Array, old: int, device: torch.device, device_bytes: float) -> Instances:
+        return decode(FoveatedBank(path), table, old, device, device_bytes)
+
+
+KIND = FoveatedMemory()
