@@ -319,18 +319,22 @@ def test_star_losses() -> None:
     close(losses["mbce"], expected)
 
 
-@pytest.mark.parametrize("missing", ["pseudo-labels", "ignore", "background"])
+@pytest.mark.parametrize("missing", ["pseudo-labels", "confident", "ignore", "background"])
 @pytest.mark.parametrize("also_new", [False, True])
 def test_image_replay_treats_stored_background_as_told(missing: str, also_new: bool) -> None:
-    options = {"name": "image-replay", "missing": missing, "pseudo_labels": also_new, "threshold": 0.0}
+    options: dict[str, object] = {"name": "image-replay", "missing": missing, "pseudo_labels": also_new, "threshold": 0.0}
+    teacher = build(options | {"distill": {"weight": 2}}).prepare(batch()).teacher_logits
+    assert teacher is not None
+    options["threshold"] = float(full(teacher).amax(dim=1).sigmoid()[:, :8].median())  # of background, half is above
     method = build(options)
     prepared, labels = method.prepare(batch()), batch().labels
     assert prepared.targets is not None
     channels, valid = prepared.targets.channels[:, 0], prepared.targets.valid
     background = labels[0] == 0
     completed = [bool((channels[n][background] != 0).any()) for n in (0, 1)]
-    assert completed == [also_new, missing == "pseudo-labels"]
+    assert completed == [also_new, missing in ("pseudo-labels", "confident")]
     assert bool(valid[1][background].any()) == (missing != "ignore")
+    assert bool((valid[1] & (channels[1] == 0))[background].any()) == (missing in ("pseudo-labels", "background"))
     assert bool(valid[0][background].all())
     assert not valid[:, labels[0] == IGNORE].any()
     assert prepared.teacher_logits is None

@@ -92,8 +92,9 @@ class ImageReplaySettings(ExemplarReplay):
     """Whole stored images, with the labels they had when they were stored, as further training samples."""
 
     name: Literal["image-replay"]
-    missing: Literal["pseudo-labels", "ignore", "background"] = "pseudo-labels"
-    """How the background of a stored image is treated: pseudo-labelled, ignored, or kept."""
+    missing: Literal["pseudo-labels", "confident", "ignore", "background"] = "pseudo-labels"
+    """What the background of a stored image is: completed with pseudo-labels; only these, the rest left out of the cross-entropy;
+    all of it left out; or background."""
     pseudo_labels: bool = False
     """Also label the new images' background with the teacher's confident predictions."""
     threshold: Fraction = 0.7

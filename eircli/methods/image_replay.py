@@ -1,6 +1,6 @@
 """Image replay: whole stored images are shuffled among the new ones, with the labels they had when they were stored.
 
-Unlabelled classes of a stored image are background there: it is pseudo-labelled, ignored or kept (`missing`).
+Unlabelled classes of a stored image are background there: it is pseudo-labelled, ignored, both, or kept (`missing`).
 """
 
 from __future__ import annotations
@@ -32,11 +32,12 @@ class ImageReplay(DistilledReplay):
 
     def prepare(self, batch: Batch) -> Batch:
         images, labels, stored = batch.images.float(), batch.labels, batch.replayed.view(-1, 1, 1)
-        completes = not self.decomposed and (self.config.pseudo_labels or self.config.missing == "pseudo-labels")
+        completes = not self.decomposed and (self.config.pseudo_labels or self.config.missing in ("pseudo-labels", "confident"))
         teacher_logits = self.teacher(images) if completes else None
         completed = labels if teacher_logits is None else self.add_pseudo_labels(labels, teacher_logits)
         ignored = torch.where(labels == BACKGROUND, IGNORE, labels)
-        of_stored = {"pseudo-labels": completed, "ignore": ignored, "background": labels}[self.config.missing]
+        sure = torch.where(completed == BACKGROUND, IGNORE, completed)
+        of_stored = {"pseudo-labels": completed, "confident": sure, "ignore": ignored, "background": labels}[self.config.missing]
         of_new = completed if self.config.pseudo_labels else labels
         targets = one_hot(torch.where(stored, of_stored, of_new))
         return self.with_distillation(batch.with_(images=images, targets=targets), teacher_logits)
