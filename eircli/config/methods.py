@@ -19,6 +19,7 @@ from eircli.config.section import (
     OptionalImages,
     OwnBase,
     PositiveFloat,
+    PositiveFraction,
     PositiveInt,
     Weight,
 )
@@ -86,6 +87,21 @@ class EirSettings(ExemplarReplay):
     @property
     def slot_side(self) -> int | None:
         return self.slot if self.fusion else None
+
+
+class EirPlusSettings(EirSettings):
+    """EIR with what holds up on photographs as on shapes (methods/README.md §9)."""
+
+    implies: ClassVar[Mapping[str, object]] = {"memory": {"ring": 0.0, "thumbnail": 6, "quality": 80}}
+    name: Literal["eir-plus"]  # type: ignore[assignment]
+    paste: Literal["mixup", "hard"] = "hard"
+    fillers: Literal["best-slot", "spread", "none"] = "none"
+    paste_over_new: bool = False
+    memory: Literal["instances", "foveated"] = "foveated"
+    surroundings: Literal["background", "ignore", "pseudo-labels"] = "ignore"
+    replay_share: PositiveFraction | None = 0.35
+    own_pastes: Fraction = 0.3
+    distill: Distill = Distill(loss="decomposed", weight=1.0, reasoning_weight=0.0)
 
 
 class ImageReplaySettings(ExemplarReplay):
@@ -269,21 +285,9 @@ class CogamidSettings(StarSettings):
 DEFAULT_METHOD = "eir"
 """The default method."""
 
-AnyMethod = (
-    FinetuneSettings
-    | EirSettings
-    | ImageReplaySettings
-    | DftSettings
-    | LwfSettings
-    | IltSettings
-    | MibSettings
-    | MbsSettings
-    | PlopSettings
-    | DkdSettings
-    | SsulSettings
-    | StarSettings
-    | CogamidSettings
-)
+Replaying = EirSettings | EirPlusSettings | ImageReplaySettings | StarSettings | CogamidSettings
+Others = DftSettings | LwfSettings | IltSettings | MibSettings | MbsSettings | PlopSettings | DkdSettings | SsulSettings
+AnyMethod = FinetuneSettings | Replaying | Others
 
 MethodConfig = Annotated[AnyMethod, Field(discriminator="name")]
 

@@ -23,6 +23,7 @@ from eircli.model.deeplab import DeepLab
 METHODS: dict[str, Callable[[Any, Context], Method]] = {
     "finetune": Finetune,
     "eir": Eir,
+    "eir-plus": Eir,
     "image-replay": ImageReplay,
     "dft": Dft,
     "lwf": Lwf,

@@ -21,14 +21,15 @@ Role = Literal["incremental", "plain", "fine-tuning"]
 
 
 def measured_method(role: Role, method: MethodSettings, slot: int, context: Context) -> Method:
-    """The method of a role, with the recipe's settings if the recipe's method is EIR, else with EIR's defaults.
+    """The method of a role, with the recipe's settings if the recipe's method is EIR with RSKD, else with EIR's defaults.
 
     Args:
         slot: side of the slots where the recipe has none, pixels.
     """
     if role == "fine-tuning":
         return Finetune(settings.FinetuneSettings(name="finetune"), context)
-    own = method if isinstance(method, settings.EirSettings) else settings.EirSettings(name="eir", slot=slot)
+    is_eir = isinstance(method, settings.EirSettings) and method.distill.loss == "rskd"
+    own = method if is_eir else settings.EirSettings(name="eir", slot=slot)
     return (PlainEir if role == "plain" else Eir)(own, context)
 
 
