@@ -231,6 +231,17 @@ def test_dkd_trains_new_channels_on_labels_and_old_ones_on_the_teacher() -> None
     close(losses["dkd-"], 5 * slow.imitation_bce(ours[1], theirs[1], everywhere))
 
 
+@pytest.mark.parametrize("base", [True, False])
+def test_dkd_weighs_positives_of_its_own_base_step_and_of_later_steps_apart(base: bool) -> None:
+    settings = method_settings.DkdSettings(name="dkd", base_step="own", base_positive_weight=2.0, positive_weight=35.0)
+    old = 0 if base else OLD
+    dkd = build_method(settings, Context(0, OLD + NEW, None) if base else context())
+    model = DeepLab(TINY, [OLD + NEW]).eval() if base else student()
+    z = full(model(batch().images)).detach().double().numpy()
+    expected = slow.new_classes_bce(z[:, 1 + old :], batch().labels.numpy(), old, 2.0 if base else 35.0)
+    close(dkd.losses(model, dkd.prepare(batch()))["mbce"], expected)
+
+
 def test_dkds_auxiliary_classifier_does_not_shape_the_features() -> None:
     dkd, model = build({"name": "dkd"}), student()
     torch.autograd.backward(dkd.losses(model, dkd.prepare(batch()))["ac"])

@@ -247,8 +247,8 @@ class CogamidSettings(StarSettings):
     """full: 4 C² bytes a Gaussian of C channels; diagonal: 4 C, the channels taken to be independent."""
     fitted_cells: PositiveInt = 5000
     """The most cells of a class that its mixture is fitted to, drawn at random."""
-    new_positive_weight: PositiveFloat = 4.0
-    """Weight of the positive term of the new classes' binary cross-entropy; `positive_weight` is the shared base step's."""
+    positive_weight: PositiveFloat | None = 4.0
+    """Weight of the positive term of the new classes' binary cross-entropy; none is 1."""
     threshold: Fraction = 0.7
     """The least sigmoid of an old class where features and likelihoods are held."""
     sure: Fraction = 0.7

@@ -40,7 +40,7 @@ class FeatureReplay(Method):
     ) -> None:
         assert context.teacher is not None
         self.config, self.context, self.teacher, self.kept = config, context, context.teacher, kept
-        self.centres, self.new_positive_weight = centres, positive_weight
+        self.centres, self.positive_weight = centres, positive_weight
         self.per_batch = torch.zeros(context.old)
         """Features to replay of each old class per batch, on average."""
         self.more_background = 0.0
@@ -76,7 +76,7 @@ class FeatureReplay(Method):
         newest = model.classifiers[-1]
         low = newest(features)
         logits = upsample(low, batch.labels.shape[1:])
-        pixels = self.pixel_mean(batch)(new_classes_bce(logits, batch.labels, self.context.old, self.new_positive_weight))
+        pixels = self.pixel_mean(batch)(new_classes_bce(logits, batch.labels, self.context.old, self.positive_weight))
         generator = torch.Generator().manual_seed(batch.seed)
         counts = (self.per_batch + torch.rand(len(self.per_batch), generator=generator)).long()
         drawn = self.draw(counts, generator).to(features)
