@@ -302,6 +302,21 @@ def test_star_makes_up_for_what_the_step_lacks() -> None:
     assert star.more_background == pytest.approx(max(1e5 / max(shown[0], 1) - 0.5, 0))
 
 
+@pytest.mark.parametrize("least", [0.0, 0.5])
+def test_star_counts_and_holds_what_the_teacher_predicts_above_a_logit(least: float) -> None:
+    star = build({"name": "star", "teacher_logit": least})
+    assert isinstance(star, Star)
+    # The 8 x 8 cells' best logits are spread about the thresholds, background's labels are in the first 8 of 32 columns.
+    wide = torch.linspace(-1, 2, 64).view(1, 1, 8, 8).expand(2, -1, -1, -1)
+    star.teacher.classify = lambda features: torch.cat([wide, wide - 1, wide], dim=1)  # type: ignore[method-assign]
+    prepared = star.prepare(batch())
+    assert prepared.region is not None
+    inside = torch.zeros(2, 8, 8, dtype=torch.bool)
+    inside[:, :, :2] = True
+    assert torch.equal(prepared.region, inside & (wide[:, 0] > least))
+    assert torch.equal(prepared.teacher_features[1], inside & ~(wide[:, 0] > least))
+
+
 def test_star_losses() -> None:
     star = build({"name": "star"})
     assert isinstance(star, Star)

@@ -225,6 +225,8 @@ class StarSettings(MethodSettings):
     """Factor of what holds old classes' features (STAR's OCFM)."""
     discriminate_weight: Weight = 0.05
     """Factor of what keeps new classes' features from old ones (STAR's SAD)."""
+    teacher_logit: float = 0.0
+    """In training the teacher predicts a class where its logit exceeds this: 0, as in evaluation; STAR's released code takes 0.5."""
     shared_background: Fraction = 0.5
     """The fraction of this step's background cells assumed to be counted by earlier steps already."""
 

@@ -64,7 +64,8 @@ class FeatureReplay(Method):
 
     def predict(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's predictions on the grid of features [N, C, h, w], and the labels there; both uint8 [N, h, w]."""
-        return predict(self.teacher.classify(features)), on_grid(batch.labels, features.shape[2:])
+        predicted = predict(self.teacher.classify(features), least_logit=self.config.teacher_logit)
+        return predicted, on_grid(batch.labels, features.shape[2:])
 
     def new_classes(self, model: DeepLab, features: Tensor, background: Tensor, batch: Batch) -> Tensor:
         """Binary cross-entropy, [], of the new classes on pixels, replayed features and further background, as one mean.
