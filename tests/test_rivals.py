@@ -28,7 +28,7 @@ from eircli.methods.losses import (
     unbiased_cross_entropy,
 )
 from eircli.methods.pixel_mean import PixelMean
-from eircli.methods.plop import Plop, entropy, gated_pseudo_labels, local_pod
+from eircli.methods.plop import Plop, entropy, gated_pseudo_labels, local_pod, released_medians
 from eircli.methods.ssul import Ssul
 from eircli.methods.star import Star
 from eircli.model.deeplab import DeepLab
@@ -209,6 +209,62 @@ def test_plop_thresholds_are_medians_and_its_pod_covers_all_stages() -> None:
     maps[-1] = (slow.merge_new_into_background(maps[-1][0], OLD), maps[-1][1])
     parts = [weight * slow.local_pod(a, b, (1, 2, 4)) for weight, (a, b) in zip([0.01] * 4 + [0.0005], maps, strict=True)]
     close(losses["pod"], np.sqrt(K / NEW) * np.mean(parts))
+
+
+@few
+@given(
+    counts=st.lists(st.lists(st.integers(0, 60), min_size=100, max_size=100), min_size=1, max_size=3), full_bin=st.integers(0, 99)
+)
+def test_plops_released_medians(counts: list[list[int]], full_bin: int) -> None:
+    """Of any histogram; of one bin that holds nearly all; of none; of many bins that no bin outweighs."""
+    one, many = [0] * 100, [20000] * 99 + [0]
+    one[full_bin], one[0] = 90000, 5
+    none_fits = [0, 0, 0, 1, 0, 1] + [0] * 94
+    counts = [*counts, one, [0] * 100, many, [100] * 50 + [0] * 50, none_fits]
+    found = released_medians(torch.tensor(counts))
+    np.testing.assert_allclose(found.numpy(), [slow.released_median(row) for row in counts], rtol=1e-5)
+
+
+def test_plops_released_gate_accepts_what_the_released_code_does() -> None:
+    plop, paper = build({"name": "plop", "gate": "release"}), build({"name": "plop"})
+    assert isinstance(plop, Plop)
+    assert isinstance(paper, Plop)
+    teacher = plop.context.teacher
+    assert teacher is not None
+    batches = [batch(seed) for seed in range(3)]
+    for method in (plop, paper):
+        method.begin(student(), lambda: iter(batches))
+    seen = [(b.labels.numpy(), full(teacher(b.images.float())).double().numpy()) for b in batches]
+    thresholds = slow.released_thresholds(seen, OLD, NEW, 0.001)
+    accepted = []
+    for labels, u in seen:
+        targets, factor = gated_pseudo_labels(torch.from_numpy(labels), torch.from_numpy(u).float(), plop.thresholds)
+        measured, best = slow.released_entropy(u, NEW)
+        sure = (labels == 0) & (measured < thresholds[best])
+        # Pixels within rounding of a threshold may fall on either side.
+        clear = np.abs(measured - thresholds[best]) > 1e-5
+        expected = np.where(sure, best, np.where(labels == 0, IGNORE, labels))
+        assert (targets.numpy() == expected)[clear].all()
+        assert clear.mean() > 0.9
+        theirs = gated_pseudo_labels(torch.from_numpy(labels), torch.from_numpy(u).float(), paper.thresholds)[1]
+        accepted.append((float(factor.mean()), float(theirs.mean())))
+    assert any(release != pytest.approx(paper) for release, paper in accepted)
+
+
+def test_plops_pod_holds_the_heads_output_too_if_asked() -> None:
+    plop, model = build({"name": "plop", "pod_head": True}), student()
+    assert isinstance(plop, Plop)
+    teacher = plop.context.teacher
+    assert teacher is not None
+    plop.begin(model, lambda: iter([batch()]))
+    maps = [
+        (a.detach().double().numpy(), b.detach().double().numpy())
+        for a, b in zip(model.stages(batch().images), teacher.stages(batch().images), strict=True)
+    ]
+    ours, theirs = (m(batch().images).detach().double().numpy() for m in (model, teacher))
+    maps.append((slow.merge_new_into_background(ours, OLD), theirs))
+    parts = [weight * slow.local_pod(a, b, (1, 2, 4)) for weight, (a, b) in zip([0.01] * 5 + [0.0005], maps, strict=True)]
+    close(plop.losses(model, plop.prepare(batch()))["pod"], np.sqrt(K / NEW) * np.mean(parts))
 
 
 def test_dkd_trains_new_channels_on_labels_and_old_ones_on_the_teacher() -> None:

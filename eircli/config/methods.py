@@ -187,8 +187,13 @@ class PlopSettings(OwnBase):
     """Factor of local POD on the backbone's stages."""
     pod_logits_weight: Weight = 0.0005
     """Factor of local POD on the logits."""
+    pod_head: bool = False
+    """Local POD, at `pod_weight`, on the head's output too, which the classifiers read: the released code has it, the paper not."""
     pod_scales: tuple[PositiveInt, ...] = (1, 2, 4)
     """Into how many windows a side is cut at each scale."""
+    gate: Literal["paper", "release"] = "paper"
+    """Which predictions become pseudo-labels. paper: those with less than their class's median entropy; release: what the released
+    code computes instead, which accepts more (`released_medians`)."""
     least_threshold: Weight = 0.001
     """Lower bound of a class's entropy threshold (its median), as a fraction of the maximum entropy."""
 
