@@ -27,7 +27,6 @@ class FeatureReplay(Method):
     Args:
         kept: the old classes' distributions of features, with their counts.
         centres: [m, C], the directions from which the new classes' mean features are pushed away, of length 1.
-        positive_weight: of the new classes' binary cross-entropy.
     """
 
     def __init__(
@@ -36,11 +35,10 @@ class FeatureReplay(Method):
         context: Context,
         kept: Prototypes | Mixtures,
         centres: Tensor,
-        positive_weight: float | None,
     ) -> None:
         assert context.teacher is not None
         self.config, self.context, self.teacher, self.kept = config, context, context.teacher, kept
-        self.centres, self.positive_weight = centres, positive_weight
+        self.centres, self.positive_weight = centres, config.positive_weight_at(base=False)
         self.per_batch = torch.zeros(context.old)
         """Features to replay of each old class per batch, on average."""
         self.more_background = 0.0
