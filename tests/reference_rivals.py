@@ -202,6 +202,44 @@ def entropy_medians(batches: Sequence[tuple[Array, Array]], old: int) -> Floats:
     return medians
 
 
+def released_thresholds(batches: Sequence[tuple[Array, Array]], old: int, new: int, least: float) -> Floats:
+    """Thresholds [1+old] of PLOP's released gate, of `released_entropy`: its walk through 100 bins, running sum and all."""
+    counts = [[0] * 100 for _ in range(1 + old)]
+    for labels, u in batches:
+        entropy, best = released_entropy(u, new)
+        for n, row, column in np.ndindex(*labels.shape):
+            if labels[n, row, column] == BACKGROUND:
+                counts[int(best[n, row, column])][min(int(entropy[n, row, column] * 100), 99)] += 1
+    thresholds = np.zeros(1 + old, dtype=np.float64)
+    for channel in range(1 + old):
+        thresholds[channel] = max(released_median(counts[channel]), least)
+    return thresholds
+
+
+def released_median(counts: Sequence[int]) -> float:
+    """What PLOP's released code takes for the median of a histogram over 0..1: its running sum adds the bins' numbers."""
+    half = sum(counts) / 2
+    if half == 0:
+        return 0.0
+    running = 0
+    for number, count in enumerate(counts):
+        if running <= half <= running + count:
+            if count == 0:
+                return math.nan
+            return (number + (half - running) / count) / len(counts)
+        running += number
+    if counts[-1] == 0:
+        return math.inf if half > running else -math.inf
+    return (len(counts) - 1 + (half - running) / counts[-1]) / len(counts)
+
+
+def released_entropy(u: Array, new: int) -> tuple[Floats, NDArray[np.int64]]:
+    """PLOP's released measure: the mean, not the sum, of -p·log(p) over log(channels) and over log(channels + new); and the best."""
+    entropy, best = normalised_entropy(u)
+    channels = u.shape[1]
+    return entropy / channels / math.log(channels + new), best
+
+
 def _pod_embedding(image: Array, scales: Sequence[int]) -> list[float]:
     """The row and column means of all windows of the squared map [C,H,W] at all scales that fit, one after another."""
     channels, height, width = image.shape

@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 from torchvision import tv_tensors
+from torchvision.transforms import CenterCrop, Resize, v2
 from torchvision.transforms import InterpolationMode as Mode
-from torchvision.transforms import v2
 
 from eircli.common.errors import UserError
 from eircli.common.types import IGNORE, Sample, UInt8Array
@@ -18,7 +18,7 @@ from eircli.data.ade20k import ade20k
 from eircli.data.class_index import read_class_index
 from eircli.data.folder import folder
 from eircli.data.open import open_dataset
-from eircli.data.resize import resize_short_side
+from eircli.data.resize import resize_short_side, size_at
 from eircli.data.step_view import StepView
 from eircli.data.training_set import BatchStream, TrainingSet
 from eircli.data.transforms import TrainTransform, paper_crop
@@ -216,6 +216,26 @@ def test_paper_crop_is_square_and_centred() -> None:
     assert cropped.label.shape == (10, 10)
     half = resize_short_side(sample, 10).label
     np.testing.assert_array_equal(cropped.label, half[:, 5:15])
+
+
+@pytest.mark.parametrize("side", [96, 120, 512, 513])
+def test_short_sides_are_resized_to_torchvisions_sizes(side: int) -> None:
+    drawn = np.random.default_rng(side).integers(60, 700, (150, 2)).tolist()
+    for width, height in [(500, 375), (375, 500), (320, 239), (side, side), *drawn]:
+        theirs = Resize(side)(Image.new("L", (width, height))).size
+        assert size_at((width, height), side) == theirs, (width, height)
+
+
+@pytest.mark.parametrize("size", [(37, 20), (20, 33), (41, 23), (29, 29), (20, 23), (20, 27)])
+def test_evaluation_crops_are_torchvisions(size: tuple[int, int]) -> None:
+    """Resize and CenterCrop, whose offsets round halves to even: margins of 1, 3, 5, 7 pixels are cut differently."""
+    random = np.random.default_rng(0)
+    image, label = (random.integers(0, 256, (*size, *rest), dtype=np.uint8) for rest in ((3,), ()))
+    for side in range(17, 24):
+        found = paper_crop(Sample(image, label), side)
+        for ours, pixels, how in ((found.image, image, "BILINEAR"), (found.label, label, "NEAREST")):
+            resized = Resize(side, Mode[how])(Image.fromarray(pixels))
+            np.testing.assert_array_equal(ours, np.array(CenterCrop(side)(resized)))
 
 
 def resizes_bytes() -> bool:

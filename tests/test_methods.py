@@ -141,7 +141,9 @@ def test_pseudo_labels_of_surroundings_must_be_made() -> None:
 @pytest.mark.parametrize("weight", [None, 2.0])
 def test_in_a_shared_base_step_every_method_learns_the_labels_as_they_are(name: str, weight: float | None) -> None:
     """Summed binary cross-entropy against the labels, by a loop over pixels."""
-    settings = TypeAdapter(method_settings.MethodConfig).validate_python({"name": name, "positive_weight": weight})
+    settings = TypeAdapter(method_settings.MethodConfig).validate_python(
+        {"name": name, "base_positive_weight": weight, "positive_weight": 7.0}
+    )
     assert isinstance(settings, MethodSettings)
     model = DeepLab(TINY, [OLD, NEW]).eval()
     method = build_method(settings, context(teacher=False))

@@ -1,14 +1,14 @@
 """Recipes: the paper's defaults, overrides, and one clear line for whatever is wrong."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
 
 from eircli.common.errors import UserError
 from eircli.config.fingerprint import base_fingerprint, differing_keys, fingerprint, to_tree
-from eircli.config.methods import EirSettings
+from eircli.config.methods import AnyMethod, EirSettings
 from eircli.config.recipe import load_recipe, recipes_in, resolve
 
 VOC: dict[str, Any] = {
@@ -30,6 +30,47 @@ def test_naming_dataset_protocol_and_method_is_the_papers_setting() -> None:
     assert (ade.method.slot, ade.method.fillers_below, ade.memory.budget) == (200, 1, 300)
     assert (ade.train.lr, ade.train.base.lr, ade.train.epochs, ade.train.warmup) == (2.5e-4, 2.5e-3, 100, 0.2)
     assert ade.protocol.unseen_at_test == "ignore"
+
+
+ADE = {**VOC, "dataset": {"kind": "ade20k", "root": "ade"}}
+SHAPES = {**VOC, "dataset": {"kind": "shapes"}}
+FOLDER = {**VOC, "dataset": {"kind": "folder", "root": "mine"}}
+
+
+@pytest.mark.parametrize(
+    ("recipe", "method", "later", "base"),
+    [
+        (VOC, "{name: dkd}", None, None),
+        (VOC, "{name: dkd, base_step: own}", None, 2),
+        (VOC, "{name: star}", 4, None),
+        (VOC, "{name: eir}", None, None),
+        (VOC, "{name: dkd, base_step: own, base_positive_weight: 3, positive_weight: 5}", 5, 3),
+        (ADE, "{name: dkd}", 35, None),
+        (ADE, "{name: dkd, base_step: own}", 35, 35),
+        (ADE, "{name: star}", 30, None),
+        (ADE, "{name: ssul}", None, None),
+        (SHAPES, "{name: star}", None, None),
+        (FOLDER, "{name: dkd, base_step: own}", None, None),
+    ],
+)
+def test_positive_weights_are_each_papers(recipe: dict[str, Any], method: str, later: float | None, base: float | None) -> None:
+    settings = resolve(recipe, [f"method={method}"]).method
+    assert (settings.positive_weight_at(base=False), settings.positive_weight_at(base=True)) == (later, base)
+
+
+@pytest.mark.parametrize("recipe", [VOC, ADE], ids=["voc", "ade"])
+def test_all_methods_share_one_base_step_whatever_their_positive_weights(recipe: dict[str, Any]) -> None:
+    names = [settings.model_fields["name"].annotation for settings in get_args(AnyMethod)]
+    hashes = {
+        base_fingerprint(manifest, [1, 2])
+        for name in names
+        for manifest in [resolve(recipe, [f"method.name={get_args(name)[0]}"])]
+        if not manifest.method.leaves_state
+    }
+    assert len(names) > 5
+    assert len(hashes) == 1
+    weighted = resolve(recipe, ["method.base_positive_weight=2"])
+    assert base_fingerprint(weighted, [1, 2]) not in hashes
 
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -111,7 +152,9 @@ def test_recipes_give_the_papers_training_unless_they_are_small(configs: Path) -
         paper = resolve(
             {"name": "x", "dataset": to_tree(manifest)["dataset"], "protocol": {"schedule": "joint"}, "method": {"name": "eir"}}
         )
-        assert set(differing_keys(paper, manifest)) <= {"name", "protocol.schedule"}
+        allowed = {"name", "protocol.schedule"} | ({"model.backbone"} if "swin-b" in recipe.stem else set())
+        assert set(differing_keys(paper, manifest)) <= allowed
+        assert manifest.model.backbone == ("swin_b" if "swin-b" in recipe.stem else "resnet101")
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from eircli.reports.bank import bank_facts
 from eircli.reports.status import status
 from eircli.run.models import load_model
 from eircli.run.run import Run, open_run
+from eircli.run.step import training_set
 from eircli.stages.base_steps import base_step_lock, publish_base_step, shared_checkpoint
 from eircli.stages.build_memory import build_memory
 from eircli.stages.run_protocol import run_protocol
@@ -108,8 +109,25 @@ def test_every_method_runs_its_steps(folder: Path, name: str) -> None:
         assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-@pytest.mark.parametrize("name", ["plop", "star", "ssul", "image-replay", "dft-future", "mbs", "cogamid"])
-@pytest.mark.parametrize("name", ["plop", "star", "ssul", "image-replay", "eir-foveated"])
+@pytest.mark.parametrize("relabelled", [True, False])
+def test_stored_images_show_the_steps_classes_as_the_label_files_do_if_asked(tmp_path: Path, relabelled: bool) -> None:
+    """Of every stored image, whether or not it is among the step's: an overlapped step has all images of its classes."""
+    asked = f"memory.current_labels={str(relabelled).lower()}"
+    run = run_in(tmp_path, "x", "method={name: dkd, memory: true}", "dataset.co_occurrence=1", "memory.budget=20", asked)
+    with run.locked():
+        build_memory(run, 1, quiet)
+    bank, old, new = Bank(run.directory.bank(1)), run.memory_table(1), run.schedule.channel_table(run.schedule.new(1), 1)
+    stored, shown = training_set(run, 1, bank.path).replayed[0], 0
+    for index in range(len(bank)):
+        source = bank.load_image(index)
+        label = run.dataset.train.load_label(run.dataset.train.ids.index(source.source))
+        also = np.where(old[source.label] == 0, new[label], old[source.label])
+        np.testing.assert_array_equal(stored.load(index).label, also if relabelled else old[source.label])
+        shown += int((also != old[source.label]).sum())
+    assert shown > 0
+
+
+@pytest.mark.parametrize("name", ["plop", "star", "ssul", "image-replay", "dft-future", "mbs", "cogamid", "eir-foveated"])
 def test_a_method_with_a_state_of_its_own_resumes_to_the_same_weights(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,7 +176,8 @@ def test_the_base_step_is_trained_once(folder: Path) -> None:
         ("method={name: mib}", True),
         ("method={name: mib, base_step: own}", False),
         ("method={name: dft}", True),
-        ("method={name: finetune, positive_weight: 2}", False),
+        ("method={name: finetune, positive_weight: 2}", True),
+        ("method={name: finetune, base_positive_weight: 2}", False),
         ("protocol.schedule=2-2", True),
         ("protocol.schedule=3-1", False),
         ("runtime.workers=1", True),

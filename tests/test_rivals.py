@@ -28,7 +28,7 @@ from eircli.methods.losses import (
     unbiased_cross_entropy,
 )
 from eircli.methods.pixel_mean import PixelMean
-from eircli.methods.plop import Plop, entropy, gated_pseudo_labels, local_pod
+from eircli.methods.plop import Plop, entropy, gated_pseudo_labels, local_pod, released_medians
 from eircli.methods.ssul import Ssul
 from eircli.methods.star import Star
 from eircli.model.deeplab import DeepLab
@@ -211,6 +211,62 @@ def test_plop_thresholds_are_medians_and_its_pod_covers_all_stages() -> None:
     close(losses["pod"], np.sqrt(K / NEW) * np.mean(parts))
 
 
+@few
+@given(
+    counts=st.lists(st.lists(st.integers(0, 60), min_size=100, max_size=100), min_size=1, max_size=3), full_bin=st.integers(0, 99)
+)
+def test_plops_released_medians(counts: list[list[int]], full_bin: int) -> None:
+    """Of any histogram; of one bin that holds nearly all; of none; of many bins that no bin outweighs."""
+    one, many = [0] * 100, [20000] * 99 + [0]
+    one[full_bin], one[0] = 90000, 5
+    none_fits = [0, 0, 0, 1, 0, 1] + [0] * 94
+    counts = [*counts, one, [0] * 100, many, [100] * 50 + [0] * 50, none_fits]
+    found = released_medians(torch.tensor(counts))
+    np.testing.assert_allclose(found.numpy(), [slow.released_median(row) for row in counts], rtol=1e-5)
+
+
+def test_plops_released_gate_accepts_what_the_released_code_does() -> None:
+    plop, paper = build({"name": "plop", "gate": "release"}), build({"name": "plop"})
+    assert isinstance(plop, Plop)
+    assert isinstance(paper, Plop)
+    teacher = plop.context.teacher
+    assert teacher is not None
+    batches = [batch(seed) for seed in range(3)]
+    for method in (plop, paper):
+        method.begin(student(), lambda: iter(batches))
+    seen = [(b.labels.numpy(), full(teacher(b.images.float())).double().numpy()) for b in batches]
+    thresholds = slow.released_thresholds(seen, OLD, NEW, 0.001)
+    accepted = []
+    for labels, u in seen:
+        targets, factor = gated_pseudo_labels(torch.from_numpy(labels), torch.from_numpy(u).float(), plop.thresholds)
+        measured, best = slow.released_entropy(u, NEW)
+        sure = (labels == 0) & (measured < thresholds[best])
+        # Pixels within rounding of a threshold may fall on either side.
+        clear = np.abs(measured - thresholds[best]) > 1e-5
+        expected = np.where(sure, best, np.where(labels == 0, IGNORE, labels))
+        assert (targets.numpy() == expected)[clear].all()
+        assert clear.mean() > 0.9
+        theirs = gated_pseudo_labels(torch.from_numpy(labels), torch.from_numpy(u).float(), paper.thresholds)[1]
+        accepted.append((float(factor.mean()), float(theirs.mean())))
+    assert any(release != pytest.approx(paper) for release, paper in accepted)
+
+
+def test_plops_pod_holds_the_heads_output_too_if_asked() -> None:
+    plop, model = build({"name": "plop", "pod_head": True}), student()
+    assert isinstance(plop, Plop)
+    teacher = plop.context.teacher
+    assert teacher is not None
+    plop.begin(model, lambda: iter([batch()]))
+    maps = [
+        (a.detach().double().numpy(), b.detach().double().numpy())
+        for a, b in zip(model.stages(batch().images), teacher.stages(batch().images), strict=True)
+    ]
+    ours, theirs = (m(batch().images).detach().double().numpy() for m in (model, teacher))
+    maps.append((slow.merge_new_into_background(ours, OLD), theirs))
+    parts = [weight * slow.local_pod(a, b, (1, 2, 4)) for weight, (a, b) in zip([0.01] * 5 + [0.0005], maps, strict=True)]
+    close(plop.losses(model, plop.prepare(batch()))["pod"], np.sqrt(K / NEW) * np.mean(parts))
+
+
 def test_dkd_trains_new_channels_on_labels_and_old_ones_on_the_teacher() -> None:
     dkd = build({"name": "dkd"})
     assert isinstance(dkd, Dkd)
@@ -229,6 +285,17 @@ def test_dkd_trains_new_channels_on_labels_and_old_ones_on_the_teacher() -> None
     everywhere = np.ones((2, 8, 8), bool)
     close(losses["dkd+"], 5 * slow.imitation_bce(ours[0], theirs[0], everywhere))
     close(losses["dkd-"], 5 * slow.imitation_bce(ours[1], theirs[1], everywhere))
+
+
+@pytest.mark.parametrize("base", [True, False])
+def test_dkd_weighs_positives_of_its_own_base_step_and_of_later_steps_apart(base: bool) -> None:
+    settings = method_settings.DkdSettings(name="dkd", base_step="own", base_positive_weight=2.0, positive_weight=35.0)
+    old = 0 if base else OLD
+    dkd = build_method(settings, Context(0, OLD + NEW, None) if base else context())
+    model = DeepLab(TINY, [OLD + NEW]).eval() if base else student()
+    z = full(model(batch().images)).detach().double().numpy()
+    expected = slow.new_classes_bce(z[:, 1 + old :], batch().labels.numpy(), old, 2.0 if base else 35.0)
+    close(dkd.losses(model, dkd.prepare(batch()))["mbce"], expected)
 
 
 def test_dkds_auxiliary_classifier_does_not_shape_the_features() -> None:
@@ -289,6 +356,21 @@ def test_star_makes_up_for_what_the_step_lacks() -> None:
         [max(cells - s, 0) / 4 for cells, s in zip([1e4, 2e4], shown[1:], strict=True)]
     )
     assert star.more_background == pytest.approx(max(1e5 / max(shown[0], 1) - 0.5, 0))
+
+
+@pytest.mark.parametrize("least", [0.0, 0.5])
+def test_star_counts_and_holds_what_the_teacher_predicts_above_a_logit(least: float) -> None:
+    star = build({"name": "star", "teacher_logit": least})
+    assert isinstance(star, Star)
+    # The 8 x 8 cells' best logits are spread about the thresholds, background's labels are in the first 8 of 32 columns.
+    wide = torch.linspace(-1, 2, 64).view(1, 1, 8, 8).expand(2, -1, -1, -1)
+    star.teacher.classify = lambda features: torch.cat([wide, wide - 1, wide], dim=1)  # type: ignore[method-assign]
+    prepared = star.prepare(batch())
+    assert prepared.region is not None
+    inside = torch.zeros(2, 8, 8, dtype=torch.bool)
+    inside[:, :, :2] = True
+    assert torch.equal(prepared.region, inside & (wide[:, 0] > least))
+    assert torch.equal(prepared.teacher_features[1], inside & ~(wide[:, 0] > least))
 
 
 def test_star_losses() -> None:

@@ -1,6 +1,7 @@
 """Which candidates are kept: the rules, budgets in count and bytes, whole images, prototypes."""
 
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from eircli.common.errors import UserError
-from eircli.common.types import Sample, StoredImage
+from eircli.common.types import Sample, StoredImage, UInt8Array
 from eircli.config.budget import parse_budget
 from eircli.memory.bank import Bank, write_bank
 from eircli.memory.encoded import encode
@@ -126,6 +127,33 @@ def test_a_stored_image_comes_back_with_the_label_it_had(tmp_path: Path, encodin
     table = np.zeros(256, np.uint8)
     table[[7, 5, 255]] = [1, 2, 255]
     np.testing.assert_array_equal(StoredImages(bank, table).load(0).label, [[1, 2], [2, 0]])
+
+
+class Current:
+    """A step's images: one that is stored too, and another."""
+
+    ids: ClassVar[list[str]] = ["other", "bild"]
+
+    def __len__(self) -> int:
+        return 2
+
+    def load(self, index: int) -> Sample:
+        raise AssertionError("its label alone is asked for")
+
+    def load_label(self, index: int) -> UInt8Array:
+        return np.array([[0, 0], [4, 3]] if index else [[4, 4], [4, 4]], np.uint8)
+
+
+def test_a_stored_image_shows_a_steps_classes_only_where_it_is_among_its_images(tmp_path: Path) -> None:
+    ids = np.arange(256, dtype=np.uint8)
+    image = np.full((2, 2, 3), 40, np.uint8)
+    label = np.array([[1, 2], [2, 0]], np.uint8)
+    records = [encode(StoredImage(image, label, 2, name, 0), "png", 95) for name in ("bild", "gone")]
+    write_bank(tmp_path / "b.h5", records, {"kind": "images"})
+    samples = StoredImages(Bank(tmp_path / "b.h5"), ids, Current())
+    np.testing.assert_array_equal(samples.load(0).label, [[1, 2], [2, 3]])
+    np.testing.assert_array_equal(samples.load(1).label, label)
+    assert samples.load(0).label.dtype == np.uint8
 
 
 def test_records_pass_from_bank_to_bank_without_being_coded_again(tmp_path: Path) -> None:

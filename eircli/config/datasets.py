@@ -10,9 +10,11 @@ from pydantic import Field, model_validator
 
 from eircli.config.section import Fraction, PositiveInt, Section
 
-VOC_SETTING: Mapping[str, object] = {
+VOC_PASTES = {"slot": 250, "fillers_below": 2}
+
+COMMON_SETTING: Mapping[str, object] = {
     "data": {"crop_size": 512},
-    "method": {"eir": {"slot": 250, "fillers_below": 2}},
+    "method": {"eir": VOC_PASTES},
     "memory": {"budget": 100},
     "train": {
         "epochs": 60,
@@ -22,10 +24,21 @@ VOC_SETTING: Mapping[str, object] = {
     },
 }
 
+VOC_SETTING: Mapping[str, object] = {
+    **COMMON_SETTING,
+    "method": {"eir": VOC_PASTES, "star": {"positive_weight": 4.0}},
+    "own_base_step": {"dkd": {"base_positive_weight": 2.0}},
+}
+
 ADE20K_SETTING: Mapping[str, object] = {
     "protocol": {"unseen_at_test": "ignore"},
     "data": {"crop_size": 512},
-    "method": {"eir": {"slot": 200, "fillers_below": 1}},
+    "method": {
+        "eir": {"slot": 200, "fillers_below": 1},
+        "dkd": {"positive_weight": 35.0},
+        "star": {"positive_weight": 30.0},
+    },
+    "own_base_step": {"dkd": {"base_positive_weight": 35.0}},
     "memory": {"budget": 300},
     "train": {
         "epochs": 100,
@@ -40,9 +53,9 @@ ADE20K_SETTING: Mapping[str, object] = {
 class DatasetSettings(Section):
     """Settings common to all data sets."""
 
-    implies: ClassVar[Mapping[str, object]] = VOC_SETTING
+    implies: ClassVar[Mapping[str, object]] = COMMON_SETTING
     """Defaults that selecting the data set sets in other sections: the paper's setting (methods/README.md §5, §6). Those under
-    `method` stand by the method's name."""
+    `method` stand by the method's name, those under `own_base_step` too: of a method whose base step is its own."""
     hold_out: Annotated[int, Field(ge=2)] | None = None
     """Take every N-th training image out of training and evaluate on these, never on the validation images: to choose
     constants by. None evaluates on the validation images."""
@@ -51,6 +64,7 @@ class DatasetSettings(Section):
 class Voc(DatasetSettings):
     """PASCAL VOC 2012."""
 
+    implies: ClassVar[Mapping[str, object]] = VOC_SETTING
     kind: Literal["voc"]
     root: Path
     """The devkit's folder: JPEGImages/, SegmentationClassAug/ (or SegmentationClass/), ImageSets/Segmentation/."""

@@ -60,7 +60,7 @@ def base_fingerprint(manifest: Manifest, base_classes: Sequence[int], reserved: 
         "train": tree["train"]["base"],
         "method": method
         if method["base_step"] == "own" or manifest.method.leaves_state
-        else {"positive_weight": method["positive_weight"]},
+        else {"positive_weight": method["base_positive_weight"]},
     }
     return _hash(decides | {"reserved": reserved} if reserved else decides)
 

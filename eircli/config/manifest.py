@@ -114,6 +114,9 @@ class Memory(Section):
     rule: Literal["random", "largest", "confident", "diverse"] = "random"
     """Which candidates of a class come first: at random, by area, by the model's confidence, or farthest from those
     before in the model's features."""
+    current_labels: bool = False
+    """Whether a stored image that is among the step's images too also shows the new classes there, as DKD-M's released code has
+    it; else they are background in it."""
     ring: Weight = 0.25
     """Foveated instances: how far around an object's box pixels are kept as they are, as a fraction of the box's height and width."""
     thumbnail: Annotated[int, Field(ge=1, le=64)] = 4

@@ -203,8 +203,13 @@ class PlopSettings(OwnBase):
     """Factor of local POD on the backbone's stages."""
     pod_logits_weight: Weight = 0.0005
     """Factor of local POD on the logits."""
+    pod_head: bool = False
+    """Local POD, at `pod_weight`, on the head's output too, which the classifiers read: the released code has it, the paper not."""
     pod_scales: tuple[PositiveInt, ...] = (1, 2, 4)
     """Into how many windows a side is cut at each scale."""
+    gate: Literal["paper", "release"] = "paper"
+    """Which predictions become pseudo-labels. paper: those with less than their class's median entropy; release: what the released
+    code computes instead, which accepts more (`released_medians`)."""
     least_threshold: Weight = 0.001
     """Lower bound of a class's entropy threshold (its median), as a fraction of the maximum entropy."""
 
@@ -241,6 +246,8 @@ class StarSettings(MethodSettings):
     """Factor of what holds old classes' features (STAR's OCFM)."""
     discriminate_weight: Weight = 0.05
     """Factor of what keeps new classes' features from old ones (STAR's SAD)."""
+    teacher_logit: float = 0.0
+    """In training the teacher predicts a class where its logit exceeds this: 0, as in evaluation; STAR's released code takes 0.5."""
     shared_background: Fraction = 0.5
     """The fraction of this step's background cells assumed to be counted by earlier steps already."""
 
@@ -263,8 +270,8 @@ class CogamidSettings(StarSettings):
     """full: 4 C² bytes a Gaussian of C channels; diagonal: 4 C, the channels taken to be independent."""
     fitted_cells: PositiveInt = 5000
     """The most cells of a class that its mixture is fitted to, drawn at random."""
-    new_positive_weight: PositiveFloat = 4.0
-    """Weight of the positive term of the new classes' binary cross-entropy; `positive_weight` is the shared base step's."""
+    positive_weight: PositiveFloat | None = 4.0
+    """Weight of the positive term of the new classes' binary cross-entropy; none is 1."""
     threshold: Fraction = 0.7
     """The least sigmoid of an old class where features and likelihoods are held."""
     sure: Fraction = 0.7

@@ -37,7 +37,7 @@ def resolve(recipe: Mapping[str, object], overrides: Sequence[str] = (), source:
                 f"{source}: {section}: {'missing' if section not in tree else 'must be a mapping'}; every recipe needs one"
             )
     dataset, method = dataset_settings(tree["dataset"].get("kind")), method_settings(tree["method"].get("name"))
-    implied = _implied(dataset, method, tree["method"].get("name"))
+    implied = _implied(dataset, method, tree["method"])
     _drop_length(implied.get("train", {}), tree.get("train", {}))
     tree = merge(implied, tree)
     _fill_base(tree)
@@ -51,10 +51,15 @@ def resolve(recipe: Mapping[str, object], overrides: Sequence[str] = (), source:
         raise UserError(f"{given}: {explain(first, Manifest)}") from None
 
 
-def _implied(dataset: type[DatasetSettings] | None, method: type[MethodSettings] | None, name: object) -> Tree:
-    """What naming a data set and a method sets, unless the recipe does: the paper's setting."""
+def _implied(dataset: type[DatasetSettings] | None, method: type[MethodSettings] | None, given: Mapping[str, object]) -> Tree:
+    """What naming a data set and a method sets, unless the recipe does: the paper's setting.
+
+    Args:
+        given: the recipe's `method` section.
+    """
     implied: Tree = deep_copy(dataset.implies) if dataset else {}
-    implied["method"] = implied.get("method", {}).get(name, {}) if method else {}
+    named, own = (implied.pop(part, {}).get(given.get("name"), {}) if method else {} for part in ("method", "own_base_step"))
+    implied["method"] = {**named, **own} if given.get("base_step") == "own" else named
     return merge(implied, deep_copy(method.implies)) if method else implied
 
 

@@ -40,7 +40,9 @@ class MethodSettings(Section):
     """Whether the method, at a step's end (the base step's too), hands a state to its next step (`Method.end`)."""
 
     positive_weight: PositiveFloat | None = None
-    """Weight of the positive term of the binary cross-entropy; none is 1."""
+    """Weight of the positive term of the binary cross-entropy in the steps after the base step; none is 1."""
+    base_positive_weight: PositiveFloat | None = None
+    """The same in the base step. No method implies one for a shared base step, which would then be shared no more."""
     base_step: Literal["shared"] = "shared"
     """The base step is the same for all methods: binary cross-entropy against its labels."""
 
@@ -78,6 +80,10 @@ class MethodSettings(Section):
     def slot_side(self) -> int | None:
         """Side of the slots that must fit into the crop, pixels; None without slots."""
         return None
+
+    def positive_weight_at(self, *, base: bool) -> float | None:
+        """Weight of the positive term in the base step, or in the steps after it; None is 1."""
+        return self.base_positive_weight if base else self.positive_weight
 
     def activation(self, step: int) -> Activation:
         """How the logits of a step's model become predictions."""

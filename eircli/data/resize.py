@@ -12,17 +12,18 @@ Size = tuple[int, int]
 
 
 def size_at(size: Size, side: int | None) -> Size:
-    """The size of an image of `size` once its short side is `side` pixels; None keeps it.
+    """The size of an image of `size` once its short side is `side` pixels, its long side cut to whole pixels as by torchvision's
+    `Resize`; None keeps it.
 
     Example:
-        >>> size_at((500, 375), side=96)
-        (128, 96)
+        >>> size_at((500, 375), side=512)
+        (682, 512)
     """
     if side is None:
         return size
     width, height = size
-    factor = side / min(size)
-    return max(side, round(width * factor)), max(side, round(height * factor))
+    long = int(side * max(size) / min(size))
+    return (side, long) if width <= height else (long, side)
 
 
 def resize_short_side(sample: Sample, side: int) -> Sample:

@@ -14,7 +14,7 @@ from eircli.common.types import Sample, Split
 from eircli.config.manifest import Cache
 from eircli.data.class_index import default_cache
 
-SCHEMA = 1
+SCHEMA = 2
 """Incremented whenever the same files would be decoded to other samples, or samples be stored otherwise."""
 
 HEADER = np.dtype([("height", "<u4"), ("width", "<u4"), ("checksum", "<u4")])

@@ -54,8 +54,11 @@ def to_tensors(sample: Sample) -> tuple[Tensor, Tensor]:
 
 
 def paper_crop(sample: Sample, side: int) -> Sample:
-    """The evaluation crop: resized to the short side `side` and centre-cropped to a square (methods/README.md §7)."""
+    """The evaluation crop: resized to the short side `side` and centre-cropped to a square (methods/README.md §7).
+
+    Size and place are those of torchvision's `Resize` and `CenterCrop`, which rounds halves to even.
+    """
     image, label = resize_short_side(sample, side)
-    top, left = (label.shape[0] - side) // 2, (label.shape[1] - side) // 2
+    top, left = (round((size - side) / 2) for size in label.shape)
     window = (slice(top, top + side), slice(left, left + side))
     return Sample(image[window], label[window])

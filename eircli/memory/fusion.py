@@ -25,8 +25,8 @@ def fuse(
 
     Each instance is scaled by the one factor that fits its box, with a margin of a pixel, into its slot (nearest
     neighbour), and laid at the slot's corner. A random scale before that would cancel in the fit, so the only
-    augmentation left is the flip. x ← λ·instance + (1-λ)·x, and so for the soft labels. Ignored pixels stay ignored.
-    Instances in host memory are copied first (`fetch`).
+    augmentation is the flip: aspect and outline stay as stored. x ← λ·instance + (1-λ)·x, and so for the soft labels. Ignored
+    pixels stay ignored. Instances in host memory are copied first (`fetch`).
 
     Args:
         spared: the pixels that no paste covers; None: pastes may cover all.

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
-from eircli.common.types import BACKGROUND, CANVAS, Sample, UInt8Array
+from eircli.common.types import BACKGROUND, CANVAS, Sample, SampleSource, UInt8Array
 from eircli.memory.bank import Bank
+
+
+class LabelledImages(SampleSource, Protocol):
+    """A step's training images, labels holding channels."""
+
+    @property
+    def ids(self) -> list[str]:
+        """The names of the images."""
+        ...
+
+    def load_label(self, index: int) -> UInt8Array:
+        """A label alone, uint8 [H, W]."""
+        ...
 
 
 class BankSamples:
@@ -38,8 +53,21 @@ class StandaloneInstances(BankSamples):
 
 
 class StoredImages(BankSamples):
-    """Each stored image with the label it had when it was stored."""
+    """Each stored image with the label it had when it was stored.
+
+    Args:
+        current: a step's images, at the size at which those in the bank were stored. A stored one that is among them also shows
+            the classes labelled there, on its background.
+    """
+
+    def __init__(self, bank: Bank, table: UInt8Array, current: LabelledImages | None = None) -> None:
+        super().__init__(bank, table)
+        self.current = current
+        self.places = {} if current is None else {name: place for place, name in enumerate(current.ids)}
 
     def load(self, index: int) -> Sample:
         stored = self.bank.load_image(index)
-        return Sample(stored.image, self.table[stored.label])
+        label = self.table[stored.label]
+        if self.current is not None and stored.source in self.places:
+            label = np.where(label == BACKGROUND, self.current.load_label(self.places[stored.source]), label)
+        return Sample(stored.image, label)

@@ -27,7 +27,7 @@ class Cogamid(FeatureReplay):
     def __init__(self, config: method_settings.CogamidSettings, context: Context) -> None:
         assert isinstance(context.memory, Mixtures)
         centres = normalize(context.memory.means.flatten(0, 1), dim=1)
-        super().__init__(config, context, context.memory, centres, config.new_positive_weight)
+        super().__init__(config, context, context.memory, centres)
         self.cogamid, self.mixtures = config, context.memory
         self.on_cpu = Mixtures(*(tensor.cpu() for tensor in context.memory))
 

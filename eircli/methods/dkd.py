@@ -26,6 +26,7 @@ class Dkd(Method):
 
     def __init__(self, config: method_settings.DkdSettings, context: Context) -> None:
         self.config, self.context = config, context
+        self.positive_weight = config.positive_weight_at(base=context.teacher is None)
 
     def prepare(self, batch: Batch) -> Batch:
         images, teacher = batch.images.float(), self.context.teacher
@@ -40,7 +41,7 @@ class Dkd(Method):
         features = model.features(batch.images)
         logits = upsample(model.classify(features), size)
         losses = {
-            "mbce": mean(new_classes_bce(logits[:, 1 + old :], batch.labels, old, config.positive_weight)),
+            "mbce": mean(new_classes_bce(logits[:, 1 + old :], batch.labels, old, self.positive_weight)),
             "ac": config.auxiliary_weight * mean(softplus(logits[:, 0])),
         }
         if batch.teacher_logits is not None:

@@ -27,7 +27,6 @@ class FeatureReplay(Method):
     Args:
         kept: the old classes' distributions of features, with their counts.
         centres: [m, C], the directions from which the new classes' mean features are pushed away, of length 1.
-        positive_weight: of the new classes' binary cross-entropy.
     """
 
     def __init__(
@@ -36,11 +35,10 @@ class FeatureReplay(Method):
         context: Context,
         kept: Prototypes | Mixtures,
         centres: Tensor,
-        positive_weight: float | None,
     ) -> None:
         assert context.teacher is not None
         self.config, self.context, self.teacher, self.kept = config, context, context.teacher, kept
-        self.centres, self.new_positive_weight = centres, positive_weight
+        self.centres, self.positive_weight = centres, config.positive_weight_at(base=False)
         self.per_batch = torch.zeros(context.old)
         """Features to replay of each old class per batch, on average."""
         self.more_background = 0.0
@@ -64,7 +62,8 @@ class FeatureReplay(Method):
 
     def predict(self, batch: Batch, features: Tensor) -> tuple[Tensor, Tensor]:
         """The teacher's predictions on the grid of features [N, C, h, w], and the labels there; both uint8 [N, h, w]."""
-        return predict(self.teacher.classify(features)), on_grid(batch.labels, features.shape[2:])
+        predicted = predict(self.teacher.classify(features), least_logit=self.config.teacher_logit)
+        return predicted, on_grid(batch.labels, features.shape[2:])
 
     def new_classes(self, model: DeepLab, features: Tensor, background: Tensor, batch: Batch) -> Tensor:
         """Binary cross-entropy, [], of the new classes on pixels, replayed features and further background, as one mean.
@@ -76,7 +75,7 @@ class FeatureReplay(Method):
         newest = model.classifiers[-1]
         low = newest(features)
         logits = upsample(low, batch.labels.shape[1:])
-        pixels = self.pixel_mean(batch)(new_classes_bce(logits, batch.labels, self.context.old, self.new_positive_weight))
+        pixels = self.pixel_mean(batch)(new_classes_bce(logits, batch.labels, self.context.old, self.positive_weight))
         generator = torch.Generator().manual_seed(batch.seed)
         counts = (self.per_batch + torch.rand(len(self.per_batch), generator=generator)).long()
         drawn = self.draw(counts, generator).to(features)

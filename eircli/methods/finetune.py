@@ -19,7 +19,8 @@ class Finetune(Method):
     """
 
     def __init__(self, config: MethodSettings, context: Context) -> None:
-        self.config, self.compiled = config, context.compiled
+        self.positive_weight = config.positive_weight_at(base=context.teacher is None)
+        self.compiled = context.compiled
 
     def prepare(self, batch: Batch) -> Batch:
         return batch.with_(images=batch.images.float(), targets=one_hot(batch.labels))
@@ -29,7 +30,7 @@ class Finetune(Method):
         bce, _ = tiled_losses(
             model(batch.images),
             batch.targets,
-            positive_weight=self.config.positive_weight,
+            positive_weight=self.positive_weight,
             mean=self.pixel_mean(batch),
             compiled=self.compiled,
         )

@@ -14,8 +14,8 @@ from eircli.methods.base import CalibrationPass, Context, Method
 from eircli.methods.losses import cross_entropy
 from eircli.model.deeplab import DeepLab, upsample
 
-BINS = 1000
-"""Bins of the entropy histograms from which medians are read."""
+BINS = {"paper": 1000, "release": 100}
+"""Bins of the entropy histograms from which medians are read, by the kind of gate."""
 
 
 class Plop(Method):
@@ -31,19 +31,22 @@ class Plop(Method):
     @torch.no_grad()
     def begin(self, model: DeepLab, calibration: CalibrationPass) -> None:
         """Each old channel's entropy threshold: the median entropy of the background pixels assigned to it by the teacher."""
-        teacher = self.context.teacher
+        teacher, gate, channels = self.context.teacher, self.config.gate, 1 + self.context.old
         if teacher is None:
             return
-        counts = torch.zeros(1 + self.context.old, BINS, dtype=torch.int64)
+        # The released code divides entropies that are normalised already by channels and by another maximum.
+        scale = 1.0 if gate == "paper" else 1 / (channels * math.log(channels + self.context.new))
+        bins = BINS[gate]
+        counts = torch.zeros(channels, bins, dtype=torch.int64)
         for batch in calibration():
             uncertain, guess = entropy(upsample(teacher(batch.images.float()), batch.labels.shape[1:]))
             inside = batch.labels == BACKGROUND
-            place = guess[inside] * BINS + (uncertain[inside] * BINS).long().clamp(max=BINS - 1)
+            place = guess[inside] * bins + (scale * uncertain[inside] * bins).long().clamp(max=bins - 1)
             counts += torch.bincount(place, minlength=counts.numel()).view_as(counts).cpu()
         counts = all_reduce_sum(counts)
-        median = (2 * counts.cumsum(dim=1) >= counts.sum(dim=1, keepdim=True)).int().argmax(dim=1)
-        thresholds = (median + 1) / BINS
-        self.thresholds = thresholds.clamp(min=self.config.least_threshold).to(next(teacher.parameters()).device)
+        thresholds = medians(counts) if gate == "paper" else released_medians(counts)
+        thresholds = thresholds.clamp(min=self.config.least_threshold) / scale
+        self.thresholds = thresholds.to(next(teacher.parameters()).device)
 
     def prepare(self, batch: Batch) -> Batch:
         images, teacher = batch.images.float(), self.context.teacher
@@ -51,7 +54,11 @@ class Plop(Method):
             return batch.with_(images=images)
         stages = teacher.stages(images)
         low = teacher.classify(stages[-1])
-        return batch.with_(images=images, teacher_logits=low, teacher_features=(*stages[:-1], low))
+        return batch.with_(images=images, teacher_logits=low, teacher_features=(*self._held(stages), low))
+
+    def _held(self, stages: list[Tensor]) -> list[Tensor]:
+        """The maps under POD, of `DeepLab.stages`: the backbone's, and the head's if `pod_head`."""
+        return stages if self.config.pod_head else stages[:-1]
 
     def losses(self, model: DeepLab, batch: Batch) -> dict[str, Tensor]:
         stages = model.stages(batch.images)
@@ -61,10 +68,10 @@ class Plop(Method):
             return {"ce": self.pixel_mean(batch)(cross_entropy(logits, labels))}
         targets, factor = gated_pseudo_labels(labels, upsample(batch.teacher_logits, labels.shape[1:]), self.thresholds)
         per_image = cross_entropy(logits, targets).sum(dim=(1, 2)) / (labels != IGNORE).sum(dim=(1, 2)).clamp(min=1)
-        return {"ce": (factor * per_image).mean(), "pod": self._pod([*stages[:-1], low], batch.teacher_features)}
+        return {"ce": (factor * per_image).mean(), "pod": self._pod([*self._held(stages), low], batch.teacher_features)}
 
     def _pod(self, student: list[Tensor], teacher: tuple[Tensor, ...]) -> Tensor:
-        """Local POD of every stage and of the logits, their mean under the schedule √(channels / new classes)."""
+        """Local POD of every map and of the logits, their mean under the schedule √(channels / new classes)."""
         old, new = self.context.old, self.context.new
         *stages, low = student
         merged = torch.cat([low[:, :1] + low[:, 1 + old :].sum(dim=1, keepdim=True), low[:, 1 : 1 + old]], dim=1)
@@ -74,6 +81,29 @@ class Plop(Method):
             for weight, ours, theirs in zip(weights, [*stages, merged], teacher, strict=True)
         ]
         return math.sqrt((1 + old + new) / new) * torch.stack(parts).mean()
+
+
+def medians(counts: Tensor) -> Tensor:
+    """Histograms int64 [K, bins] over 0..1 → the upper border of the bin that holds the median, float [K]; of none, of the first."""
+    median = (2 * counts.cumsum(dim=1) >= counts.sum(dim=1, keepdim=True)).int().argmax(dim=1)
+    return (median + 1) / counts.shape[1]
+
+
+def released_medians(counts: Tensor) -> Tensor:
+    """Histograms int64 [K, bins] over 0..1 → what PLOP's released code takes for their medians, float [K]; of none, 0.
+
+    It walks the bins for the one that takes a running sum past half of the pixels, and interpolates within; but the sum adds up
+    the bins' numbers, not their counts. Of many pixels the bin found is the first that holds half of them alone; if none does,
+    the last one's empty count makes the threshold infinite. Of few, an empty bin may be found: nan, below which nothing is.
+    """
+    bins, total = counts.shape[1], counts.sum(dim=1, keepdim=True)
+    number = torch.arange(bins, device=counts.device)
+    running, half = number * (number - 1) // 2, total.double() / 2
+    fits = (half >= running) & (half <= running + counts)
+    found = torch.where(fits.any(dim=1, keepdim=True), fits.int().argmax(dim=1, keepdim=True), bins - 1)
+    passed = torch.where(fits.any(dim=1, keepdim=True), running[found], bins * (bins - 1) // 2)
+    within = (half - passed) / counts.gather(1, found)
+    return torch.where(total > 0, (found + within) / bins, 0).squeeze(1).float()
 
 
 def entropy(logits: Tensor) -> tuple[Tensor, Tensor]:

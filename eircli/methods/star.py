@@ -24,7 +24,7 @@ class Star(FeatureReplay):
 
     def __init__(self, config: method_settings.StarSettings, context: Context) -> None:
         assert isinstance(context.memory, Prototypes)
-        super().__init__(config, context, context.memory, context.memory.direction, config.positive_weight)
+        super().__init__(config, context, context.memory, context.memory.direction)
         self.prototypes = context.memory
 
     def draw(self, counts: Tensor, generator: torch.Generator) -> Tensor:

@@ -153,11 +153,13 @@ def upsample(logits: Tensor, size: Iterable[int]) -> Tensor:
     return raised
 
 
-def predict(logits: Tensor, activation: Activation = "sigmoid", size: Sequence[int] | None = None) -> Tensor:
+def predict(
+    logits: Tensor, activation: Activation = "sigmoid", size: Sequence[int] | None = None, least_logit: float = 0.0
+) -> Tensor:
     """Logits [N, K, h, w] → predicted channels uint8 [N, H, W], upsampled to `size` (H, W) if it is given.
 
-    sigmoid: the best foreground channel where its sigmoid exceeds 0.5, else background (methods/README.md §2); softmax: the best
-    channel.
+    sigmoid: the best foreground channel where its logit exceeds `least_logit` (by default its sigmoid 0.5), else background
+    (methods/README.md §2); softmax: the best channel.
 
     Example:
         >>> predict(torch.tensor([9.0, -1.0, 2.0]).view(1, 3, 1, 1))
@@ -167,4 +169,4 @@ def predict(logits: Tensor, activation: Activation = "sigmoid", size: Sequence[i
     if activation == "softmax":
         return best_channels(logits, size)[1]
     best, channel = best_channels(logits[:, 1:], size)
-    return torch.where(best > 0, channel + 1, BACKGROUND)
+    return torch.where(best > least_logit, channel + 1, BACKGROUND)

@@ -31,10 +31,12 @@ def training_set(run: Run, step: int, memory: Path | None) -> TrainingSet:
     Args:
         memory: the file of the step's memory; None without one.
     """
-    sources: list[SampleSource] = [run.training_view(step)]
+    view = run.training_view(step)
+    sources: list[SampleSource] = [view]
     kind = run.manifest.memory_kind
     if memory is not None and kind is not None and run.manifest.method.replays_samples:
-        replayed = memory_kind(kind.name).samples(memory, run.memory_table(step))
+        current = view if run.manifest.memory.current_labels else None
+        replayed = memory_kind(kind.name).samples(memory, run.memory_table(step), current)
         sources += [] if replayed is None else [replayed]
     # In a base step every method trains alike, and samples are not pasted into each other.
     method, own_pastes = run.manifest.method, run.manifest.method.own_paste_chance if step else 0.0

@@ -23,7 +23,7 @@ from eircli.engine.device import choose_compute
 from eircli.run.main_process import write_on_main
 from eircli.run.run import Run
 
-VERSION = 3
+VERSION = 4
 """Incremented whenever the same settings and data would train another base step."""
 
 

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -16,25 +15,13 @@ from eircli.common.types import SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.harvest import Candidate
 from eircli.memory.select import Score
+from eircli.memory.standalone import LabelledImages
 
 Facts = Mapping[str, int | str]
 
 Writer = Callable[[Path, Facts], Facts]
 """Writes a memory to a file, given facts that identify it (step, recipe). Returns the facts for the run's record: at least its
 `kind`, the number of `exemplars`, and their `bytes`. Called in the main process alone."""
-
-
-class LabelledImages(SampleSource, Protocol):
-    """A step's training images, labels holding channels."""
-
-    @property
-    def ids(self) -> list[str]:
-        """The names of the images."""
-        ...
-
-    def load_label(self, index: int) -> UInt8Array:
-        """A label alone, uint8 [H, W]."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -85,11 +72,12 @@ class MemoryKind(ABC):
     def per_class(self, path: Path, class_ids: Sequence[int]) -> dict[int, int]:
         """How many exemplars the memory in a file holds of each of these class ids."""
 
-    def samples(self, path: Path, table: UInt8Array) -> SampleSource | None:
+    def samples(self, path: Path, table: UInt8Array, current: LabelledImages | None = None) -> SampleSource | None:
         """The memory's contents as training samples; None if the kind has none.
 
         Args:
             table: uint8 [256], class id → channel.
+            current: the step's own images, if those of them that are stored too are to show its labels (`memory.current_labels`).
         """
         return None
 

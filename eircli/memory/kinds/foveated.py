@@ -12,6 +12,7 @@ from eircli.memory.decoded import Instances, decode
 from eircli.memory.foveated import FoveatedBank, FoveatedSamples
 from eircli.memory.harvest import Candidate, cut_out_foveated
 from eircli.memory.kinds.exemplars import ObjectKind
+from eircli.memory.standalone import LabelledImages
 
 
 class FoveatedMemory(ObjectKind):
@@ -25,7 +26,7 @@ class FoveatedMemory(ObjectKind):
         class_id = int(ids[candidate.channel])
         return cut_out_foveated(images, candidate, class_id, source, step, settings.ring, settings.thumbnail)
 
-    def samples(self, path: Path, table: UInt8Array) -> SampleSource:
+    def samples(self, path: Path, table: UInt8Array, current: LabelledImages | None = None) -> SampleSource:
         return FoveatedSamples(FoveatedBank(path), table)
 
     def for_step(self, path: Path, table: UInt8Array, old: int, device: torch.device, device_bytes: float) -> Instances:

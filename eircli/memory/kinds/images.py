@@ -10,7 +10,7 @@ from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank
 from eircli.memory.harvest import Candidate, image_candidates, store_image
 from eircli.memory.kinds.exemplars import ExemplarKind
-from eircli.memory.standalone import StoredImages
+from eircli.memory.standalone import LabelledImages, StoredImages
 
 
 class ImageMemory(ExemplarKind):
@@ -33,8 +33,8 @@ class ImageMemory(ExemplarKind):
         """The rarest class first: common ones share its images."""
         return dict(sorted(ranked.items(), key=lambda pair: len(pair[1])))
 
-    def samples(self, path: Path, table: UInt8Array) -> SampleSource:
-        return StoredImages(Bank(path), table)
+    def samples(self, path: Path, table: UInt8Array, current: LabelledImages | None = None) -> SampleSource:
+        return StoredImages(Bank(path), table, current)
 
 
 KIND = ImageMemory()

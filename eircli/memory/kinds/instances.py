@@ -12,7 +12,7 @@ from eircli.memory.bank import Bank
 from eircli.memory.decoded import Instances, decode
 from eircli.memory.harvest import Candidate, cut_out
 from eircli.memory.kinds.exemplars import ObjectKind
-from eircli.memory.standalone import StandaloneInstances
+from eircli.memory.standalone import LabelledImages, StandaloneInstances
 
 
 class InstanceMemory(ObjectKind):
@@ -25,7 +25,7 @@ class InstanceMemory(ObjectKind):
     ) -> Exemplar:
         return cut_out(images, candidate, int(ids[candidate.channel]), source, step)
 
-    def samples(self, path: Path, table: UInt8Array) -> SampleSource:
+    def samples(self, path: Path, table: UInt8Array, current: LabelledImages | None = None) -> SampleSource:
         return StandaloneInstances(Bank(path), table)
 
     def for_step(self, path: Path, table: UInt8Array, old: int, device: torch.device, device_bytes: float) -> Instances:
