@@ -11,10 +11,11 @@ from pydantic import Field, model_validator
 from eircli.config.section import Fraction, PositiveInt, Section
 
 VOC_PASTES = {"slot": 250, "fillers_below": 2}
+ADE_PASTES = {"slot": 200, "fillers_below": 1}
 
 COMMON_SETTING: Mapping[str, object] = {
     "data": {"crop_size": 512},
-    "method": {"eir": VOC_PASTES},
+    "method": {"eir": VOC_PASTES, "eir-plus": VOC_PASTES},
     "memory": {"budget": 100},
     "train": {
         "epochs": 60,
@@ -26,7 +27,7 @@ COMMON_SETTING: Mapping[str, object] = {
 
 VOC_SETTING: Mapping[str, object] = {
     **COMMON_SETTING,
-    "method": {"eir": VOC_PASTES, "star": {"positive_weight": 4.0}},
+    "method": {"eir": VOC_PASTES, "eir-plus": VOC_PASTES, "star": {"positive_weight": 4.0}},
     "own_base_step": {"dkd": {"base_positive_weight": 2.0}},
 }
 
@@ -34,7 +35,8 @@ ADE20K_SETTING: Mapping[str, object] = {
     "protocol": {"unseen_at_test": "ignore"},
     "data": {"crop_size": 512},
     "method": {
-        "eir": {"slot": 200, "fillers_below": 1},
+        "eir": ADE_PASTES,
+        "eir-plus": ADE_PASTES,
         "dkd": {"positive_weight": 35.0},
         "star": {"positive_weight": 30.0},
     },

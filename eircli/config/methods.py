@@ -37,8 +37,6 @@ class EirSettings(ExemplarReplay):
     name: Literal["eir"]
     pseudo_labels: bool = True
     """Label background pixels with the teacher's confident predictions."""
-    threshold: Fraction = 0.7
-    """The least sigmoid of a pseudo-label."""
     fusion: bool = True
     """Paste instances of old classes into the new images."""
     paste: Literal["mixup", "hard"] = "mixup"
@@ -113,8 +111,6 @@ class ImageReplaySettings(ExemplarReplay):
     all of it left out; or background."""
     pseudo_labels: bool = False
     """Also label the new images' background with the teacher's confident predictions."""
-    threshold: Fraction = 0.7
-    """The least sigmoid of a pseudo-label."""
     distill: Distill = Distill(weight=0.0)
     """Distillation as in EIR; off by default."""
     memory: Literal["images", "foveated"] = "images"

@@ -100,6 +100,8 @@ class OwnBase(MethodSettings):
 class ExemplarReplay(MethodSettings):
     """A method that trains on exemplars of old classes."""
 
+    threshold: Fraction = 0.7
+    """The least sigmoid of a pseudo-label."""
     replay_share: PositiveFraction | None = None
     """The largest share of a pass that stored exemplars make up, as samples of their own, drawn anew for every pass; none: all of
     them, each once."""
