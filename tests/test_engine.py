@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -136,7 +137,7 @@ def test_the_journal_and_the_bar_say_how_long_the_device_waits_for_data(
     optimizer = build_optimizer(list(model.parameters()), [], [], config)
     compute = choose_compute(Runtime(device="cpu"))
     state = TrainState(model, optimizer, build_scheduler(optimizer, config, 6), compute.scaler())
-    plan = Plan(6, 2, 1, False, 3.0, 0, compute, None, 3, 60.0, None, "a step")
+    plan = Plan(6, 2, 1, False, 3.0, 0, compute, None, None, 3, 60.0, None, "a step")
     fit(state, Working(working), Loading(loading), plan, Journal(tmp_path / "journal.jsonl", 0), save=lambda _: None)
     entries = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
     assert [(entry["iteration"], entry["data_wait"]) for entry in entries] == [(3, share), (6, share)]
@@ -190,3 +191,22 @@ def test_no_cuda_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         choose_compute(Runtime(device="cuda"))
     assert choose_compute(Runtime()).device.type == "cpu"
     assert choose_compute(Runtime(precision="bf16")).dtype == torch.bfloat16
+
+
+def test_the_moving_average_of_weights() -> None:
+    """Against a loop over scalars: it starts as the first model, and BatchNorm's counter is the last one."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
+    state = TrainState(model, cast(Any, None), cast(Any, None), cast(Any, None))
+    history = []
+    for iteration in range(4):
+        with torch.no_grad():
+            for value in model.state_dict().values():
+                value.add_(iteration + 1)
+        history.append({name: value.double().clone() for name, value in model.state_dict().items()})
+        state.update_average(0.9)
+    for name, found in state.average.items():
+        expected = history[0][name]
+        for later in history[1:]:
+            expected = 0.9 * expected + 0.1 * later[name]
+        torch.testing.assert_close(found.double(), history[-1][name] if "num_batches" in name else expected)

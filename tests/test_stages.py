@@ -219,6 +219,35 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(
         assert [row["iteration"] for row in journal(run.directory.journal(step))][-1] == (6 if step else 40)
 
 
+def test_an_interrupted_step_goes_on_with_its_moving_average(
+    finished: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And the average, not the last weights, is the step's model."""
+    whole_step, calls = loop.train_step, 0
+
+    def dying_step(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 4:
+            raise MemoryError("the machine went down")
+        return whole_step(*args)
+
+    ended = []
+    for name in ("whole", "interrupted"):
+        shutil.copytree(finished.directory.path / "step-0", tmp_path / name / "step-0")
+        run = run_at(tmp_path / name, "train.ema=0.5", "train.base.ema=null", "runtime.checkpoint_minutes=0")
+        with run.locked():
+            train(run, 0, quiet)
+            if name == "interrupted":
+                with monkeypatch.context() as patch, pytest.raises(MemoryError):
+                    patch.setattr(loop, "train_step", dying_step)
+                    train(run, 1, quiet)
+            train(run, 1, quiet)
+        ended.append(weights(run.directory.checkpoint(1)))
+    assert equal(*ended)
+    assert not equal(ended[0], weights(finished.directory.checkpoint(1)))
+
+
 def start_eir(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "eircli", *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

@@ -170,6 +170,8 @@ class StepTraining(Section):
     """Share of the iterations over which the learning rate first rises linearly."""
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """The gradient's norm is clipped to this; none: no clipping."""
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Decay per iteration of an exponential moving average of the weights, which becomes the step's model; none: the last weights."""
     frozen_batchnorm: bool = True
     """BatchNorm uses and keeps its running statistics, and its affine parameters do not learn."""
     dropout: bool = False

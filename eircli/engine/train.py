@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Generic
 
 import torch
@@ -35,17 +35,28 @@ class TrainState(Generic[ModelT]):
     scheduler: LambdaLR
     scaler: GradScaler
     iteration: int = 0
+    average: State = field(default_factory=dict)
+    """The moving average of the model's state; empty without one."""
 
     def state_dict(self) -> State:
         """Everything a resumed run needs."""
         parts = {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scheduler", "scaler")}
-        return parts | {"iteration": self.iteration}
+        return parts | {"iteration": self.iteration, "average": self.average}
 
     def load_state_dict(self, state: State) -> None:
         """Restore a saved state."""
         for name in ("model", "optimizer", "scheduler", "scaler"):
             getattr(self, name).load_state_dict(state[name])
-        self.iteration = state["iteration"]
+        self.iteration, self.average = state["iteration"], state["average"]
+
+    @torch.no_grad()
+    def update_average(self, decay: float) -> None:
+        """average ← decay · average + (1 - decay) · model; the first time the model itself. Counters are copied."""
+        for name, value in self.model.state_dict().items():
+            if name not in self.average or not value.is_floating_point():
+                self.average[name] = value.clone()
+            else:
+                self.average[name].lerp_(value, 1 - decay)
 
 
 @dataclass(frozen=True)
@@ -64,6 +75,8 @@ class Plan:
     seed: int
     compute: Compute
     clip_grad_norm: float | None
+    ema: float | None
+    """Decay per iteration of the moving average of the model; None without one."""
     log_every: int
     save_minutes: float
     save_epochs: float | None
@@ -87,7 +100,7 @@ def fit(
     """Train to the plan's last iteration.
 
     Args:
-        state: advanced in place, from its iteration on.
+        state: advanced in place, from its iteration on; at the end its model is the moving average, where there is one.
         batches: from that iteration on, the plan's `rows` of each.
         save: writes the state of an unfinished step; called in the main process.
 
@@ -106,6 +119,8 @@ def fit(
     with deferred_interrupt() as interrupt, bar as reporter:
         for batch in feed:
             log.add(train_step(state, objective, learner, batch, plan))
+            if plan.ema is not None:
+                state.update_average(plan.ema)
             last = state.iteration == plan.iterations
             # Clocks and signals differ between processes, which must all take the same branch.
             asked, time_to_save = any_process(interrupt.asked, is_main_process() and _save_is_due(state.iteration, saved, plan))
@@ -118,6 +133,8 @@ def fit(
             if asked and not last:
                 raise KeyboardInterrupt
             reporter.advance(note=log.note)
+    if state.average:
+        state.model.load_state_dict(state.average)
 
 
 def train_step(state: TrainState[ModelT], objective: Objective[ModelT], learner: nn.Module, batch: Batch, plan: Plan) -> Losses:

@@ -76,6 +76,7 @@ def make_plan(run: Run, step: int, samples: int, compute: Compute) -> Plan:
         seed=derive_seed(manifest.seed, "train", step),
         compute=compute,
         clip_grad_norm=config.clip_grad_norm,
+        ema=config.ema,
         log_every=runtime.log_every,
         save_minutes=runtime.checkpoint_minutes,
         save_epochs=runtime.checkpoint_epochs,
