@@ -258,10 +258,12 @@ def paste(
     flip: bool,
     growth: float = math.inf,
     spared: Array | None = None,
+    feather: int = 0,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Image [3,H,W] and soft label [K,H,W] (copies) after one paste of an instance [h,w,3] with mask [h,w]; methods/README.md §5.4.
 
-    It grows by at most `growth`, and leaves pixels alone that are spared [H,W].
+    It grows by at most `growth`, leaves pixels alone that are spared [H,W], and fades by the part of the square of radius `feather`
+    around a pixel that is in the scaled mask.
 
     The instance is mirrored first and scaled afterwards. What overflows is pushed back inside; were the instance larger
     than the image, it would start at 0 and its rest be cut off.
@@ -275,24 +277,32 @@ def paste(
     new_w = max(1, math.floor(w * factor + 0.5))
     top = max(0, min(corner[0], height - new_h))
     left = max(0, min(corner[1], width - new_w))
+
+    def source(i: int, j: int) -> Corner:
+        source_row = ((2 * i + 1) * h) // (2 * new_h)
+        source_column = ((2 * j + 1) * w) // (2 * new_w)
+        return source_row, w - 1 - source_column if flip else source_column
+
+    def inside(i: int, j: int) -> bool:
+        return 0 <= i < new_h and 0 <= j < new_w and bool(instance_mask[source(i, j)])
+
+    around = range(-feather, feather + 1)
     for i in range(new_h):
         for j in range(new_w):
-            source_row = ((2 * i + 1) * h) // (2 * new_h)
-            source_column = ((2 * j + 1) * w) // (2 * new_w)
-            if flip:
-                source_column = w - 1 - source_column
             row = top + i
             column = left + j
-            if not instance_mask[source_row, source_column] or row >= height or column >= width:
+            if not inside(i, j) or row >= height or column >= width:
                 continue
             if spared is not None and spared[row, column]:
                 continue
+            near = [inside(i + down, j + right) for down in around for right in around]
+            share = lam * sum(near) / len(near)
             for colour in range(3):
-                value = float(instance_rgb[source_row, source_column, colour])
-                image[colour, row, column] = lam * value + (1.0 - lam) * image[colour, row, column]
+                value = float(instance_rgb[(*source(i, j), colour)])
+                image[colour, row, column] = share * value + (1.0 - share) * image[colour, row, column]
             for k in range(soft.shape[0]):
                 one_hot = 1.0 if k == channel else 0.0
-                soft[k, row, column] = lam * one_hot + (1.0 - lam) * soft[k, row, column]
+                soft[k, row, column] = share * one_hot + (1.0 - share) * soft[k, row, column]
     return image, soft
 
 

@@ -115,15 +115,16 @@ def test_slots(seed: int, side: int, limit: int) -> None:
     hard=st.booleans(),
     native=st.booleans(),
     spares=st.booleans(),
+    feather=st.sampled_from([0, 0, 1, 2]),
 )
-def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool, native: bool, spares: bool) -> None:
+def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool, native: bool, spares: bool, feather: int) -> None:
     s = scene(seed, hard=hard, scale="native" if native else "slot")
     spared = (s.labels > OLD) & (s.labels != IGNORE) if spares else None
     combined = seen(s, 0.7)
     potential = replay.potential_classes(s.labels, combined, OLD, PASTES)
     slots = replay.select_slots(combined, SIDE, PASTES)
     pastes = replay.place(potential, slots, s.instances, s.draws, fillers, below)
-    images, soft = fusion.fuse(s.images, combined, s.instances, pastes, s.draws, SIDE, spared)
+    images, soft = fusion.fuse(s.images, combined, s.instances, pastes, s.draws, SIDE, spared, feather)
     nonempty = sorted(set(s.channels))
     for n in range(len(images)):
         wanted = [channel for channel in potential[n].tolist() if channel]
@@ -140,7 +141,8 @@ def test_place_and_fuse(seed: int, fillers: Fillers, below: int, hard: bool, nat
             lam, flip = float(s.draws.lam[n, p]), bool(s.draws.flip[n, p])
             growth, kept = float(s.draws.scale[n, p]), None if spared is None else spared[n].numpy()
             assert 0.5 <= growth <= 1 if native else growth == float("inf")
-            image, dense = reference.paste(image, dense, s.rgb[i], s.masks[i], channel, corner, SIDE, lam, flip, growth, kept)
+            how = (SIDE, lam, flip, growth, kept, feather)
+            image, dense = reference.paste(image, dense, s.rgb[i], s.masks[i], channel, corner, *how)
         np.testing.assert_allclose(images[n].numpy(), image, atol=1e-3)
         ours = torch.zeros(K, CROP, CROP).scatter_add_(0, soft.channels[n].long(), soft.weights[n]).numpy()
         valid = soft.valid[n].numpy()

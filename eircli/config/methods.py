@@ -54,17 +54,18 @@ class EirSettings(ExemplarReplay):
     fillers_below: Annotated[int, Field(ge=0)] = 2
     """Images with fewer potential classes than this are filled up to `pastes` pastes."""
     paste_scale: Literal["slot", "native"] = "slot"
-    """slot: an instance is scaled to fill its slot (the paper); native: it keeps its size, times a factor from 1/2 to 1, and
-    shrinks only where it would not fit."""
+    """slot: an instance fills its slot (the paper); native: it keeps its size times 1/2 to 1, or shrinks to fit."""
     paste_over_new: bool = True
     """Pastes may cover pixels labelled with a new class (the paper); false leaves these pixels out of the paste."""
+    feather: Annotated[int, Field(ge=0, le=8)] = 0
+    """Pixels inside its rim over which a paste, and its label, fade; 0: a sharp edge (the paper)."""
     standalone_replay: bool = True
     """Also train on the bank's instances as samples of their own: on a blank canvas, or in their scenes if they are foveated."""
     memory: Literal["instances", "foveated"] = "instances"
     """What is kept of an object: itself alone, or with its surroundings (`memory.ring`, `memory.thumbnail`)."""
     surroundings: Literal["background", "ignore", "pseudo-labels"] = "background"
     """What stand-alone samples are outside their object: background; left out of the cross-entropy; or the teacher's confident
-    predictions, the rest left out (all of it under `distill.loss: decomposed`). They are distilled in any case."""
+    predictions, the rest (if `distill.loss` is decomposed: all) left out. They are distilled in any case."""
     distill: Distill = Distill()
     """Region-specific knowledge distillation (RSKD)."""
 
@@ -114,8 +115,7 @@ class ImageReplaySettings(ExemplarReplay):
     distill: Distill = Distill(weight=0.0)
     """Distillation as in EIR; off by default."""
     memory: Literal["images", "foveated"] = "images"
-    """What is stored of an image: all of it with its labels; or an object in a coarse picture of it, the rest of which is background
-    that `missing` is about."""
+    """What is stored of an image: all of it with its labels; or an object in a coarse picture of it, the rest being `missing`."""
 
     @property
     def keeps(self) -> str | None:

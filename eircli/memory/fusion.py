@@ -6,6 +6,7 @@ Nothing synchronises with the device, unless the instances are in host memory: t
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from eircli.common.types import BACKGROUND, IGNORE, SoftLabels
 from eircli.memory.decoded import Instances
@@ -20,6 +21,7 @@ def fuse(
     draws: Draws,
     side: int,
     spared: Bool[Tensor, "n h w"] | None = None,
+    feather: int = 0,
 ) -> tuple[Float[Tensor, "n 3 h w"], SoftLabels]:
     """Mix the instances into images and labels, inside their masks, one after the other (methods/README.md §5.4).
 
@@ -30,6 +32,7 @@ def fuse(
 
     Args:
         spared: the pixels that no paste covers; None: pastes may cover all.
+        feather: inside its rim a paste fades: a pixel's share is that of its mask in the square of this radius around it.
 
     Returns:
         The mixed images and soft labels of 1 + pastes layers.
@@ -47,7 +50,10 @@ def fuse(
     blend = blend_views if images.device.type == "cpu" else blend_gathered
     for p in range(pastes.active.shape[1]):
         pixels = _scaled(instances, pastes, draws, p, side)
-        share = pixels[:, 3:] * draws.lam[:, p].view(-1, 1, 1, 1)
+        mask = pixels[:, 3:]
+        if feather:
+            mask = mask * avg_pool2d(mask, 2 * feather + 1, stride=1, padding=feather)
+        share = mask * draws.lam[:, p].view(-1, 1, 1, 1)
         if spared is not None:
             share = share * ~windows(spared, pastes.corner[:, p], side)
         blend(images, pastes.corner[:, p], pixels[:, :3], share)

@@ -58,4 +58,4 @@ class Eir(DistilledReplay):
         slots = replay.select_slots(combined, config.slot, config.pastes)
         pastes = replay.place(potential, slots, instances, draws, config.fillers, config.fillers_below)
         spared = None if config.paste_over_new else (known > self.context.old) & (known != IGNORE)
-        return fusion.fuse(images, known, instances, pastes, draws, config.slot, spared)
+        return fusion.fuse(images, known, instances, pastes, draws, config.slot, spared, config.feather)
