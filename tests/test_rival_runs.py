@@ -154,12 +154,12 @@ def test_a_method_with_a_state_of_its_own_resumes_to_the_same_weights(
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def test_the_base_step_is_trained_once(folder: Path) -> None:
-    one, other = finished(folder, "finetune"), finished(folder, "mib")
+def test_the_base_step_is_trained_once(tmp_path: Path) -> None:
+    one, other = finished(tmp_path, "finetune"), finished(tmp_path, "mib")
     records = [run.directory.steps[0]["checkpoint"] for run in (one, other)]
     assert records[0].sha256 == records[1].sha256
     assert {record.facts["base_step"] for record in records} == {one.base_fingerprint}
-    trained = [path.parent.parent.name for path in folder.glob("*/step-0/journal.jsonl")]
+    trained = [path.parent.parent.name for path in tmp_path.glob("*/step-0/journal.jsonl")]
     assert len(trained) == 1
 
 
