@@ -93,6 +93,7 @@ class EirPlusSettings(EirSettings):
 
     implies: ClassVar[Mapping[str, object]] = {"memory": {"ring": 0.0, "thumbnail": 6, "quality": 80}}
     name: Literal["eir-plus"]  # type: ignore[assignment]
+    positive_weight: PositiveFloat | None = 2.5
     paste: Literal["mixup", "hard"] = "hard"
     fillers: Literal["best-slot", "spread", "none"] = "none"
     paste_over_new: bool = False
@@ -108,8 +109,7 @@ class ImageReplaySettings(ExemplarReplay):
 
     name: Literal["image-replay"]
     missing: Literal["pseudo-labels", "confident", "ignore", "background"] = "pseudo-labels"
-    """What the background of a stored image is: completed with pseudo-labels; only these, the rest left out of the cross-entropy;
-    all of it left out; or background."""
+    """A stored image's background: completed with pseudo-labels; only these, the rest left out; all left out; or background."""
     pseudo_labels: bool = False
     """Also label the new images' background with the teacher's confident predictions."""
     distill: Distill = Distill(weight=0.0)
