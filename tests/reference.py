@@ -158,7 +158,7 @@ def rskd(student: Array, teacher: Array, region: Array) -> float:
 def decomposed(
     student: Array, teacher: Array, soft: Array, valid: Array, region: Array, positive_weight: float = 1.0
 ) -> tuple[float, float]:
-    """The decomposed objective over the valid pixels [N,H,W]: what labels teach, and what is imitated; methods/README.md §9.
+    """The decomposed objective: what labels teach, a mean over the valid pixels [N,H,W]; and what is imitated, over all pixels; methods/README.md §9.1.
 
     Student [N,K,H,W], teacher [N,1+O,H,W], dense soft labels [N,K,H,W], region [N,H,W]. In every old channel a pixel has
     a share that labels tell of (an old class's label; outside the region a new class's too), and where it is imitated the rest
@@ -184,8 +184,7 @@ def decomposed(
                         q = _sigmoid(float(teacher[n, channel, row, column]))
                         cross_entropy = q * _softplus(-z[channel]) + (1.0 - q) * _softplus(z[channel])
                         imitated += (1.0 - of_old) * cross_entropy
-    pixels = float(np.asarray(valid).sum())
-    return labelled / pixels, imitated / pixels
+    return labelled / float(np.asarray(valid).sum()), imitated / np.asarray(valid).size
 
 
 def pseudo_labels(labels: Array, teacher_logits: Array, threshold: float) -> NDArray[np.uint8]:

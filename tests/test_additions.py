@@ -94,7 +94,7 @@ def test_a_memory_kind_a_backbone_and_a_command(copy: Path) -> None:
     add_line(copy / "eircli/config/memory_kinds.py", "ENTRIES = (", line)
     add_line(copy / "eircli/config/backbones.py", "BACKBONES = {", '"patches": BackboneEntry("patches", 12, 8),')
     add_line(copy / "eircli/cli/app.py", "COMMANDS = (", '"classes",')
-    methods = copy / "eircli/config/methods.py"  # a method that keeps the new kind: image replay, for once
+    methods = copy / "eircli/config/replay.py"  # a method that keeps the new kind: image replay, for once
     methods.write_text(
         methods.read_text().replace('Literal["images", "foveated"] = "images"', 'Literal["first-images"] = "first-images"')
     )

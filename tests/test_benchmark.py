@@ -25,7 +25,7 @@ from eircli.benchmark.tables import bench_table
 from eircli.cli.app import app
 from eircli.common.records import from_json
 from eircli.common.types import IGNORE, UInt8Array
-from eircli.config.manifest import Runtime
+from eircli.config.runtime import Runtime
 from eircli.engine.device import choose_compute
 from eircli.memory import fusion, replay
 from eircli.methods.measured import Role

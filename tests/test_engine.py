@@ -15,7 +15,8 @@ from torch import nn
 
 from eircli.common.errors import UserError
 from eircli.common.types import Batch
-from eircli.config.manifest import Runtime, StepTraining
+from eircli.config.manifest import StepTraining
+from eircli.config.runtime import Runtime
 from eircli.engine.checkpoint import load_state, save_state
 from eircli.engine.data_timer import DataTimer
 from eircli.engine.device import choose_compute
@@ -194,7 +195,7 @@ def test_no_cuda_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_moving_average_of_weights() -> None:
-    """Against a loop over scalars: it starts as the first model, and BatchNorm's counter is the last one."""
+    """Against a plain loop: it starts as the first model, remembers less of it early on, and BatchNorm's counter is the last one."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2))
     state = TrainState(model, cast(Any, None), cast(Any, None), cast(Any, None))
@@ -204,9 +205,10 @@ def test_the_moving_average_of_weights() -> None:
             for value in model.state_dict().values():
                 value.add_(iteration + 1)
         history.append({name: value.double().clone() for name, value in model.state_dict().items()})
+        state.iteration = 20 * iteration
         state.update_average(0.9)
     for name, found in state.average.items():
         expected = history[0][name]
-        for later in history[1:]:
-            expected = 0.9 * expected + 0.1 * later[name]
+        for later, decay in zip(history[1:], (21 / 30, 41 / 50, 61 / 70), strict=True):
+            expected = decay * expected + (1 - decay) * later[name]
         torch.testing.assert_close(found.double(), history[-1][name] if "num_batches" in name else expected)

@@ -132,8 +132,9 @@ def test_the_top_levels_are_as_agreed() -> None:
 
 
 ROOMS = {
-    "memory kind": (set(MEMORY_KINDS), {"memory", "config/memory_kinds.py", "config/methods.py"}),
-    "method": (set(METHODS), {"methods", "config/methods.py", "config/datasets.py", "data/shapes.py"}),  # where a star is a shape
+    "memory kind": (set(MEMORY_KINDS), {"memory", "config/memory_kinds.py", "config/methods.py", "config/replay.py"}),
+    # In data/shapes.py a star is a shape.
+    "method": (set(METHODS), {"methods", "config/methods.py", "config/replay.py", "config/datasets.py", "data/shapes.py"}),
     "backbone": (set(BACKBONES), {"model/backbones", "config/backbones.py"}),
 }
 """What each thing's names are, and the rooms that may know them: its own, its table, and settings that declare it."""
@@ -167,7 +168,7 @@ def test_nobody_asks_which_one_it_is(thing: str) -> None:
         taken = {
             n.name
             for i in ast.walk(tree)
-            if isinstance(i, ast.ImportFrom) and i.module == "eircli.config.methods"
+            if isinstance(i, ast.ImportFrom) and i.module in ("eircli.config.methods", "eircli.config.replay")
             for n in i.names
         }
         assert thing != "method" or not taken & classes, f"{place} takes the settings of one method"

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from eircli.common.types import IGNORE, Batch
 from eircli.config import manifest
 from eircli.config import methods as method_settings
+from eircli.config.replay import EirSettings
 from eircli.config.section import MethodSettings
 from eircli.memory.decoded import Instances
 from eircli.methods import METHODS, build_method
@@ -39,8 +40,8 @@ def context(teacher: bool = True) -> Context:
     return Context(OLD, NEW, DeepLab(TINY, [OLD]).frozen_copy() if teacher else None)
 
 
-def eir(**changes: object) -> method_settings.EirSettings:
-    return method_settings.EirSettings.model_validate({"name": "eir", "fusion": False, "standalone_replay": False, **changes})
+def eir(**changes: object) -> EirSettings:
+    return EirSettings.model_validate({"name": "eir", "fusion": False, "standalone_replay": False, **changes})
 
 
 @pytest.mark.parametrize(
@@ -162,3 +163,45 @@ def test_a_base_step_of_its_own_is_the_methods(name: str) -> None:
     method = build_method(settings, Context(0, OLD + NEW, None))
     assert type(method) is METHODS[name]
     assert "bce" not in method.losses(DeepLab(TINY, [OLD + NEW]).eval(), method.prepare(batch()))
+
+
+def test_decomposed_old_channels_learn_no_pseudo_labels_and_follow_the_teacher_where_no_label_tells() -> None:
+    """At the teacher's own weights nothing pulls at an old channel but labels; elsewhere only the imitation moves it."""
+    given = context()
+    assert given.teacher is not None
+    model = given.teacher.frozen_copy()
+    model.add_classes(NEW)
+    model.requires_grad_(True)
+    method = build_method(eir(threshold=0.0, distill={"loss": "decomposed", "reasoning_weight": 2.0}), given)
+    prepared = method.prepare(batch())
+    assert prepared.targets is not None
+    assert torch.equal(prepared.targets.channels[:, 0][prepared.targets.valid], batch().labels[prepared.targets.valid])
+    losses = method.losses(model, prepared)
+    assert losses.keys() == {"bce", "imitation", "reasoning"}
+    for name in ("imitation", "reasoning"):
+        gradients = torch.autograd.grad(losses[name], list(model.parameters()), retain_graph=True, allow_unused=True)
+        assert max(float(g.abs().max()) for g in gradients if g is not None) < 1e-5, "the student is the teacher still"
+    old = model.classifiers[1].weight
+    (pulled,) = torch.autograd.grad(losses["bce"], [old], retain_graph=True)
+    assert pulled.any(), "a new class's label is truth about old classes"
+    everywhere = build_method(eir(distill={"loss": "decomposed", "region": "all"}), given)
+    labels = torch.where(batch().labels == 255, 0, batch().labels)
+    bce = everywhere.losses(model, everywhere.prepare(batch().with_(labels=torch.where(labels <= OLD, 0, labels))))["bce"]
+    assert not torch.autograd.grad(bce, [old])[0].any(), "without an old class's label nothing is told"
+
+
+def test_pastes_spare_new_classes_where_asked() -> None:
+    given = replace(context(), memory=one_instance())
+    new = (batch().labels > OLD) & (batch().labels != 255)
+    covered = []
+    for over in (True, False):
+        told = eir(
+            fusion=True, slot=8, threshold=0.0, paste="hard", paste_over_new=over, fillers="spread", fillers_below=9, pastes=16
+        )
+        prepared = build_method(told, given).prepare(batch())
+        assert prepared.targets is not None
+        changed = (prepared.images != batch().images.float()).any(dim=1)
+        assert changed.any()
+        covered.append(int((changed & new).sum()))
+    assert covered[0] > 0
+    assert covered[1] == 0

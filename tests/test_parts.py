@@ -21,7 +21,10 @@ NETWORK = manifest.Model(backbone="tiny", weights="none", aspp_channels=8, aspp_
 IN_PARTS = [name for name in METHODS if (settings := method_settings(name)) and settings.in_parts]
 CONFIGS: dict[str, dict[str, Any]] = {
     "eir": {"slot": 8, "threshold": 0.0},
+    "eir-plus": {"slot": 8, "threshold": 0.0},
+    "eir, decomposed": {"name": "eir", "slot": 8, "threshold": 0.0, "distill": {"loss": "decomposed"}, "paste_over_new": False},
     "image-replay": {"missing": "ignore", "distill": {"weight": 5.0}},
+    "image-replay, decomposed": {"name": "image-replay", "missing": "ignore", "distill": {"loss": "decomposed"}},
 }
 for how in ("ignore", "pseudo-labels"):
     CONFIGS[f"eir, surroundings {how}"] = {"name": "eir", "slot": 8, "threshold": 0.45, "surroundings": how}

@@ -8,8 +8,9 @@ import yaml
 
 from eircli.common.errors import UserError
 from eircli.config.fingerprint import base_fingerprint, differing_keys, fingerprint, to_tree
-from eircli.config.methods import AnyMethod, EirSettings
+from eircli.config.methods import AnyMethod
 from eircli.config.recipe import load_recipe, recipes_in, resolve
+from eircli.config.replay import EirPlusSettings, EirSettings, ImageReplaySettings
 
 VOC: dict[str, Any] = {
     "name": "r",
@@ -215,6 +216,31 @@ def test_what_is_wrong_is_said_in_one_line(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message) as error:
         resolve({"seed": 0, **VOC}, [override], "r.yaml")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method.memory=foveated"], "memory: foveated needs surroundings: ignore or pseudo-labels"),
+        (["method.surroundings=pseudo-labels", "method.pseudo_labels=false"], "needs pseudo_labels: true"),
+        (["method.fillers=none", "method.pseudo_labels=false"], "fusion pastes nothing"),
+        (["method.name=image-replay", "method.distill.loss=decomposed"], "decomposed makes no pseudo-labels"),
+        (["memory.current_labels=true"], r"memory\.current_labels is about whole stored images"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        resolve({"seed": 0, **VOC}, overrides, "r.yaml")
+    assert "\n" not in str(error.value)
+
+
+def test_setting_one_key_of_the_distillation_keeps_the_methods_others() -> None:
+    plus = resolve(VOC, ["method.name=eir-plus", "method.distill.weight=3"], "r.yaml").method
+    assert isinstance(plus, EirPlusSettings)
+    assert (plus.distill.loss, plus.distill.weight, plus.distill.reasoning_weight) == ("decomposed", 3, 0)
+    images = resolve(VOC, ["method.name=image-replay", "method.distill.region=all"], "r.yaml").method
+    assert isinstance(images, ImageReplaySettings)
+    assert not images.distill.is_on
 
 
 def test_a_wrong_override_is_not_blamed_on_the_recipe() -> None:

@@ -52,10 +52,13 @@ METHODS = {
     "cogamid-diagonal": "{name: cogamid, covariance: diagonal}",
     "image-replay": "{name: image-replay}",
     "image-replay-foveated": "{name: image-replay, memory: foveated, missing: ignore}",
+    "image-replay-decomposed": "{name: image-replay, missing: ignore, distill: {loss: decomposed}, replay_share: 0.3}",
+    "eir-plus": "{name: eir-plus, slot: 16, threshold: 0.3}",
     "eir-foveated": "{name: eir, slot: 16, threshold: 0.3, memory: foveated, surroundings: ignore}",
 }
 KEPT = {"dkd-m": "images", "ssul-m": "images", "image-replay": "images", "star": "prototypes"}
 KEPT |= dict.fromkeys(("cogamid", "cogamid-diagonal"), "mixtures")
+KEPT |= {"image-replay-decomposed": "images", "eir-plus": "foveated"}
 KEPT |= {name: "foveated" for name in METHODS if name.endswith("foveated")}
 
 
@@ -127,7 +130,9 @@ def test_stored_images_show_the_steps_classes_as_the_label_files_do_if_asked(tmp
     assert shown > 0
 
 
-@pytest.mark.parametrize("name", ["plop", "star", "ssul", "image-replay", "dft-future", "mbs", "cogamid", "eir-foveated"])
+@pytest.mark.parametrize(
+    "name", ["plop", "star", "ssul", "image-replay", "dft-future", "mbs", "cogamid", "eir-foveated", "eir-plus"]
+)
 def test_a_method_with_a_state_of_its_own_resumes_to_the_same_weights(
     folder: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +157,16 @@ def test_a_method_with_a_state_of_its_own_resumes_to_the_same_weights(
     for step in range(3):
         ours, theirs = state(run, step), state(whole, step)
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_replayed_and_pasted_samples_are_as_the_method_says(folder: Path) -> None:
+    """A bounded share of replay and own pastes, in the steps after the base step alone."""
+    run = finished(folder, "eir-plus")
+    base, later = training_set(run, 0, None), training_set(run, 1, run.directory.bank(1))
+    assert (base.own_pastes, base.places) == (0, 0)
+    assert later.own_pastes == 0.3
+    assert later.kept == len(Bank(run.directory.bank(1)))
+    assert later.places == min(later.kept, round(0.35 / 0.65 * len(later.new)))
 
 
 def test_the_base_step_is_trained_once(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from eircli.common.types import SoftLabels
 from eircli.methods.losses import rskd, summed_bce
 from eircli.methods.pixel_mean import PixelMean
-from eircli.methods.tiled_losses import compiled_tile, tiled_losses
+from eircli.methods.tiled_losses import compiled_tile, tiled_decomposed_losses, tiled_losses
 from eircli.model import tiles
 from eircli.model.deeplab import predict, upsample
+from tests import reference
 
 Case = tuple[Tensor, Tensor, SoftLabels, Tensor]
 
@@ -96,6 +97,46 @@ def test_tiled_losses_of_logits_of_any_size_are_finite_and_right() -> None:
     some = (student.detach().mul(200).requires_grad_(), teacher * 200, targets, region)
     torch.testing.assert_close(tiled(some, None), plain(some, None), rtol=1e-5, atol=0)
     torch.testing.assert_close(gradient(tiled(some, None), some[0]), gradient(plain(some, None), some[0]), rtol=1e-4, atol=1e-5)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seed=st.integers(0, 1000), old=st.integers(1, 4), new=st.integers(1, 3), size=sizes, weight=st.sampled_from([None, 2.0]))
+def test_decomposed_losses_and_their_gradients(
+    seed: int, old: int, new: int, size: tuple[tuple[int, int], tuple[int, int]], weight: float | None
+) -> None:
+    """The values against loops over pixels; the gradients against finite differences of these."""
+    student, teacher, targets, region = case(seed, 1 + old + new, new, 2, size, torch.float64)
+    dense = torch.zeros(2, 1 + old + new, *size[1], dtype=torch.float64)
+    dense.scatter_add_(1, targets.channels.long(), targets.weights.double())
+
+    def slow(low: Tensor) -> Tensor:
+        z, u = (raised(maps, size[1]).numpy() for maps in (low, teacher))
+        rest = (dense.numpy(), targets.valid.numpy(), region.numpy(), weight or 1.0)
+        return torch.tensor(reference.decomposed(z, u, *rest), dtype=torch.float64)
+
+    found = torch.stack(tiled_decomposed_losses(student, targets, teacher, region, weight))
+    torch.testing.assert_close(found.detach(), slow(student.detach()), rtol=1e-6, atol=1e-8)
+    generator = torch.Generator().manual_seed(seed)
+    step = 1e-4 * torch.randn(student.shape, generator=generator, dtype=torch.float64)
+    along = (slow(student.detach() + step) - slow(student.detach() - step)) / 2
+    for which in range(2):
+        (slope,) = torch.autograd.grad(found[which], student, retain_graph=True)
+        torch.testing.assert_close((slope * step).sum(), along[which], rtol=1e-3, atol=1e-9)
+
+
+def test_decomposed_losses_in_low_precision_and_compiled_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    compilation = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda call, dynamic: compilation(call, dynamic=dynamic, backend="eager"))
+    compiled_tile.cache_clear()
+    student, teacher, targets, region = case(8, 6, 2, 2, ((4, 4), (21, 20)), torch.float32)
+    expected = torch.stack(tiled_decomposed_losses(student, targets, teacher, region, 2.0))
+    compiled = torch.stack(tiled_decomposed_losses(student, targets, teacher, region, 2.0, compiled=True))
+    torch.testing.assert_close(compiled, expected)
+    torch.testing.assert_close(gradient(compiled, student), gradient(expected, student))
+    with torch.autocast("cpu", torch.bfloat16):
+        low = torch.stack(tiled_decomposed_losses(student.bfloat16(), targets, teacher.bfloat16(), region, 2.0))
+    torch.testing.assert_close(low, expected, rtol=0.02, atol=0)
+    compiled_tile.cache_clear()
 
 
 def test_compiled_tile_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

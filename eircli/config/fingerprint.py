@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from eircli.config.manifest import Manifest
 from eircli.config.tree import Tree, flatten
+
+if TYPE_CHECKING:
+    from eircli.config.manifest import Manifest
 
 FREE_KEYS = ("runtime", "dataset.root", "dataset.class_index", "data.cache")
 """Keys that may differ between commands on one run: how and where it runs, not what it computes."""

@@ -15,7 +15,8 @@ from eircli.config.budget import Budget, parse_budget
 from eircli.config.datasets import Dataset
 from eircli.config.memory_kinds import MEMORY_KINDS, MemoryKindEntry
 from eircli.config.methods import MethodConfig
-from eircli.config.section import Activation, Fraction, PositiveInt, Section, Weight
+from eircli.config.runtime import Runtime
+from eircli.config.section import Activation, Cache, Fraction, PositiveInt, Section, Weight
 
 Setting = Literal["overlapped", "disjoint", "partitioned"]
 
@@ -33,9 +34,6 @@ class Protocol(Section):
     VOC 15-1 orders by name ("voc-15-1-b" to "voc-15-1-w"); ascending if none."""
     unseen_at_test: Literal["background", "ignore"] = "background"
     """What pixels of classes not yet learned count as in evaluation."""
-
-
-Cache = Literal["none", "ram", "disk"]
 
 
 class Data(Section):
@@ -171,7 +169,8 @@ class StepTraining(Section):
     clip_grad_norm: Annotated[float, Field(gt=0)] | None = None
     """The gradient's norm is clipped to this; none: no clipping."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay per iteration of an exponential moving average of the weights, which becomes the step's model; none: the last weights."""
+    """Decay per iteration (less in the first) of an exponential moving average of the weights, which becomes the step's model; none:
+    the last weights."""
     frozen_batchnorm: bool = True
     """BatchNorm uses and keeps its running statistics, and its affine parameters do not learn."""
     dropout: bool = False
@@ -206,41 +205,6 @@ class Evaluate(Section):
     """A class without a pixel in truth or prediction counts 0 (as the authors have it) or is left out of means."""
 
 
-class Runtime(Section):
-    """Execution settings. May differ between the commands on a run: results agree up to the rounding of another device or
-    precision, which the record names."""
-
-    device: str = "auto"
-    """auto, cpu, cuda, or cuda:N."""
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """auto is bf16 on CUDA and fp32 on the CPU; fp16 uses a GradScaler."""
-    compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"
-    """Compile the student with torch.compile in this mode (reduce-overhead and max-autotune replay CUDA graphs), the teacher
-    and EIR's losses in the default mode. The first iterations take minutes; needs a C++ compiler, on CUDA Triton."""
-    checkpoint_activations: bool = False
-    """Keep only each block's input for the backward pass and run the block again there: about a third more time, a
-    fraction of the memory."""
-    workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
-    """Worker processes that decode images, of each process; auto is one per core in all, at most 8; 0 decodes without."""
-    checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
-    """Minutes between two checkpoints of an unfinished step."""
-    checkpoint_epochs: Annotated[float, Field(gt=0)] | None = None
-    """Passes over the samples between two checkpoints, beside `checkpoint_minutes`."""
-    share_base_step: bool = True
-    """Take the base step's checkpoint from another run beside this one that agrees on everything up to it."""
-    bank_memory_gb: Annotated[float, Field(ge=0)] = 2.0
-    """Device memory that a decoded bank of instances may take, in GB (4 bytes a pixel); a larger one stays in host memory,
-    from which every batch's instances are copied."""
-    log_every: PositiveInt = 10
-    """Iterations between two journal entries, at which losses are checked to be finite."""
-
-    @model_validator(mode="after")
-    def _compiled_or_recomputed(self) -> Runtime:
-        if self.compile != "none" and self.checkpoint_activations:
-            raise ValueError("compile and checkpoint_activations exclude each other: give one of them")
-        return self
-
-
 class Manifest(Section):
     """A whole run, fully resolved."""
 
@@ -270,6 +234,13 @@ class Manifest(Section):
     def _reserved_classifiers_start_themselves(self) -> Manifest:
         if self.method.reserves_channels and self.model.new_classifier != "random":
             raise ValueError(f"method {self.method.name} has its new classifiers already: model.new_classifier must be random")
+        return self
+
+    @model_validator(mode="after")
+    def _current_labels_have_images(self) -> Manifest:
+        kind = self.memory_kind
+        if self.memory.current_labels and not (kind and kind.whole_images):
+            raise ValueError("memory.current_labels is about whole stored images, which this method does not keep")
         return self
 
     @model_validator(mode="after")

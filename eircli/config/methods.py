@@ -10,16 +10,14 @@ from typing import Annotated, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from eircli.config.replay import EirPlusSettings, EirSettings, ImageReplaySettings
 from eircli.config.section import (
     Activation,
-    Distill,
-    ExemplarReplay,
     Fraction,
     MethodSettings,
     OptionalImages,
     OwnBase,
     PositiveFloat,
-    PositiveFraction,
     PositiveInt,
     Weight,
 )
@@ -29,97 +27,6 @@ class FinetuneSettings(MethodSettings):
     """The labels of the step as they are."""
 
     name: Literal["finetune"]
-
-
-class EirSettings(ExemplarReplay):
-    """Enhanced instance replay (Yin et al., CVPR 2025)."""
-
-    name: Literal["eir"]
-    pseudo_labels: bool = True
-    """Label background pixels with the teacher's confident predictions."""
-    fusion: bool = True
-    """Paste instances of old classes into the new images."""
-    paste: Literal["mixup", "hard"] = "mixup"
-    """mixup blends image and labels by λ ~ Beta(mixup_beta); hard replaces them (λ = 1)."""
-    mixup_beta: tuple[PositiveFloat, PositiveFloat] = (1.0, 1.0)
-    """The two parameters of the Beta distribution that λ is drawn from, once per paste."""
-    pastes: Annotated[int, Field(ge=1, le=16)] = 3
-    """The most potential classes of an image, slots, and pastes into it."""
-    flip: Fraction = 0.5
-    """Chance that a pasted instance is flipped horizontally."""
-    slot: PositiveInt = 250
-    """Side of the square slots that instances are scaled to, pixels of the crop."""
-    fillers: Literal["best-slot", "spread", "none"] = "best-slot"
-    """Where instances of random old classes go: all into the best slot (the authors), the free slots, or nowhere."""
-    fillers_below: Annotated[int, Field(ge=0)] = 2
-    """Images with fewer potential classes than this are filled up to `pastes` pastes."""
-    paste_scale: Literal["slot", "native"] = "slot"
-    """slot: an instance fills its slot (the paper); native: it keeps its size times 1/2 to 1, or shrinks to fit."""
-    paste_over_new: bool = True
-    """Pastes may cover pixels labelled with a new class (the paper); false leaves these pixels out of the paste."""
-    feather: Annotated[int, Field(ge=0, le=8)] = 0
-    """Pixels inside its rim over which a paste, and its label, fade; 0: a sharp edge (the paper)."""
-    standalone_replay: bool = True
-    """Also train on the bank's instances as samples of their own: on a blank canvas, or in their scenes if they are foveated."""
-    memory: Literal["instances", "foveated"] = "instances"
-    """What is kept of an object: itself alone, or with its surroundings (`memory.ring`, `memory.thumbnail`)."""
-    surroundings: Literal["background", "ignore", "pseudo-labels"] = "background"
-    """What stand-alone samples are outside their object: background; left out of the cross-entropy; or the teacher's confident
-    predictions, the rest (if `distill.loss` is decomposed: all) left out. They are distilled in any case."""
-    distill: Distill = Distill()
-    """Region-specific knowledge distillation (RSKD)."""
-
-    @model_validator(mode="after")
-    def _pseudo_labels_are_made(self) -> EirSettings:
-        if self.surroundings == "pseudo-labels" and not self.pseudo_labels:
-            raise ValueError("surroundings: pseudo-labels needs pseudo_labels: true")
-        return self
-
-    @property
-    def keeps(self) -> str | None:
-        return self.memory if self.fusion or self.standalone_replay else None
-
-    @property
-    def replays_samples(self) -> bool:
-        return self.standalone_replay
-
-    @property
-    def slot_side(self) -> int | None:
-        return self.slot if self.fusion else None
-
-
-class EirPlusSettings(EirSettings):
-    """EIR with what holds up on photographs as on shapes (methods/README.md §9)."""
-
-    implies: ClassVar[Mapping[str, object]] = {"memory": {"ring": 0.0, "thumbnail": 6, "quality": 80}}
-    name: Literal["eir-plus"]  # type: ignore[assignment]
-    positive_weight: PositiveFloat | None = 2.5
-    paste: Literal["mixup", "hard"] = "hard"
-    fillers: Literal["best-slot", "spread", "none"] = "none"
-    paste_over_new: bool = False
-    memory: Literal["instances", "foveated"] = "foveated"
-    surroundings: Literal["background", "ignore", "pseudo-labels"] = "ignore"
-    replay_share: PositiveFraction | None = 0.35
-    own_pastes: Fraction = 0.3
-    distill: Distill = Distill(loss="decomposed", weight=1.0, reasoning_weight=0.0)
-
-
-class ImageReplaySettings(ExemplarReplay):
-    """Whole stored images, with the labels they had when they were stored, as further training samples."""
-
-    name: Literal["image-replay"]
-    missing: Literal["pseudo-labels", "confident", "ignore", "background"] = "pseudo-labels"
-    """A stored image's background: completed with pseudo-labels; only these, the rest left out; all left out; or background."""
-    pseudo_labels: bool = False
-    """Also label the new images' background with the teacher's confident predictions."""
-    distill: Distill = Distill(weight=0.0)
-    """Distillation as in EIR; off by default."""
-    memory: Literal["images", "foveated"] = "images"
-    """What is stored of an image: all of it with its labels; or an object in a coarse picture of it, the rest being `missing`."""
-
-    @property
-    def keeps(self) -> str | None:
-        return self.memory
 
 
 class DftSettings(OwnBase):

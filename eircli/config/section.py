@@ -16,6 +16,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Weight = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 PositiveFraction = Annotated[float, Field(gt=0, lt=1)]
+Cache = Literal["none", "ram", "disk"]
 Activation = Literal["sigmoid", "softmax"]
 
 

@@ -13,14 +13,15 @@ class Part(Split):
 
     def __init__(self, split: Split, positions: Sequence[int]) -> None:
         self.split, self.positions = split, list(positions)
+        ids = split.ids
+        self._ids = [ids[position] for position in self.positions]
 
     def __len__(self) -> int:
         return len(self.positions)
 
     @property
     def ids(self) -> list[str]:
-        ids = self.split.ids
-        return [ids[position] for position in self.positions]
+        return self._ids
 
     def load(self, index: int, short_side: int | None = None) -> Sample:
         return self.split.load(self.positions[index], short_side)

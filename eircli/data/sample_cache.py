@@ -11,7 +11,7 @@ import numpy as np
 
 from eircli.common.io import atomic_write
 from eircli.common.types import Sample, Split
-from eircli.config.manifest import Cache
+from eircli.config.section import Cache
 from eircli.data.class_index import default_cache
 
 SCHEMA = 2

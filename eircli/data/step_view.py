@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eircli.common.types import Sample, Split, UInt8Array
-from eircli.config.manifest import Cache
+from eircli.config.section import Cache
 from eircli.data.resize import resize_label
 from eircli.data.sample_cache import decoded
 
@@ -31,10 +32,11 @@ class StepView:
     def __len__(self) -> int:
         return len(self.positions)
 
-    @property
+    @cached_property
     def ids(self) -> list[str]:
         """Names of the images."""
-        return [self.split.ids[position] for position in self.positions]
+        ids = self.split.ids
+        return [ids[position] for position in self.positions]
 
     def load_label(self, index: int) -> UInt8Array:
         """A sample's label alone: channels, uint8 [H, W] at the working size."""

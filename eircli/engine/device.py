@@ -11,7 +11,7 @@ from torch.amp.grad_scaler import GradScaler
 from eircli.common.distributed import world_size
 from eircli.common.errors import UserError
 from eircli.common.torchrun_env import launched
-from eircli.config.manifest import Runtime
+from eircli.config.runtime import Runtime
 
 
 class Compute(NamedTuple):

@@ -47,11 +47,17 @@ class TrainState(Generic[ModelT]):
         """Restore a saved state."""
         for name in ("model", "optimizer", "scheduler", "scaler"):
             getattr(self, name).load_state_dict(state[name])
-        self.iteration, self.average = state["iteration"], state["average"]
+        self.iteration = state["iteration"]
+        devices = {name: value.device for name, value in self.model.state_dict().items()}
+        self.average = {name: value.to(devices[name]) for name, value in state["average"].items()}
 
     @torch.no_grad()
     def update_average(self, decay: float) -> None:
-        """average ← decay · average + (1 - decay) · model; the first time the model itself. Counters are copied."""
+        """average ← decay · average + (1 - decay) · model; the first time the model itself. Counters are copied.
+
+        Early on less is kept, (1 + n) / (10 + n) after n iterations, lest the average remembers where training began.
+        """
+        decay = min(decay, (1 + self.iteration) / (10 + self.iteration))
         for name, value in self.model.state_dict().items():
             if name not in self.average or not value.is_floating_point():
                 self.average[name] = value.clone()

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from eircli.common.types import BACKGROUND, IGNORE, Batch
-from eircli.config.methods import EirSettings, ImageReplaySettings
+from eircli.config.replay import EirSettings, ImageReplaySettings
 from eircli.config.section import Distill
 from eircli.memory.replay import pseudo_labels
 from eircli.methods.base import Context, Method
@@ -20,7 +20,7 @@ class DistilledReplay(Method):
     """L = L_bce + weight · L_rskd (methods/README.md §5.6), or the decomposed objective (§9); subclasses prepare images and targets.
 
     Losses: `bce`, binary cross-entropy; `rskd`, region-specific distillation, weighted, if it is on. Decomposed: `bce`, where
-    labels tell; `imitation` and `reasoning`, of the teacher, weighted.
+    labels tell; `imitation`, and `reasoning` if it has a weight, of the teacher, weighted.
     """
 
     def __init__(self, config: EirSettings | ImageReplaySettings, context: Context) -> None:
@@ -44,7 +44,9 @@ class DistilledReplay(Method):
         scores: tuple[Tensor, ...] = ()
         if self.decomposed:
             features = self.teacher.features(batch.images)
-            teacher_logits, scores = self.teacher.classify(features), reasoning_scores(self.teacher, features, self.context.old)
+            teacher_logits = self.teacher.classify(features)
+            if self.distill.reasoning_weight:
+                scores = reasoning_scores(self.teacher, features, self.context.old)
         logits = self.teacher(batch.images) if teacher_logits is None else teacher_logits
         region = distillation_mask(batch.labels, self.context.old, self.distill)
         return batch.with_(teacher_logits=logits, teacher_features=scores, region=region)
@@ -60,10 +62,12 @@ class DistilledReplay(Method):
             bce, rskd = tiled_losses(*given, *how)
             return {"bce": bce, "rskd": self.distill.weight * rskd}
         bce, imitation = tiled_decomposed_losses(*given, *how)
+        losses = {"bce": bce, "imitation": self.distill.weight * imitation}
+        if not batch.teacher_features:
+            return losses
         pairs = zip(reasoning_scores(model, features, self.context.old), batch.teacher_features, strict=True)
         scores = torch.stack([imitation_bce(ours.float(), theirs.float()).mean() for ours, theirs in pairs])
-        reasoning = self.distill.reasoning_weight * scores.sum()
-        return {"bce": bce, "imitation": self.distill.weight * imitation, "reasoning": reasoning}
+        return losses | {"reasoning": self.distill.reasoning_weight * scores.sum()}
 
 
 def replayed_background(batch: Batch, labels: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from eircli.common.types import IGNORE, Batch, SoftLabels
-from eircli.config import methods as method_settings
+from eircli.config.replay import EirSettings
 from eircli.memory import decoded, fusion, replay
 from eircli.methods.base import Context
 from eircli.methods.distilled import DistilledReplay, replayed_background
@@ -18,7 +18,7 @@ class Eir(DistilledReplay):
     Losses: `bce` and `rskd`, as in `DistilledReplay`.
     """
 
-    def __init__(self, config: method_settings.EirSettings, context: Context) -> None:
+    def __init__(self, config: EirSettings, context: Context) -> None:
         super().__init__(config, context)
         self.config = config
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from eircli.common.types import BACKGROUND, IGNORE, Batch
-from eircli.config import methods as method_settings
+from eircli.config.replay import ImageReplaySettings
 from eircli.memory.replay import one_hot
 from eircli.methods.base import Context
 from eircli.methods.distilled import DistilledReplay, replayed_background
@@ -21,7 +21,7 @@ class ImageReplay(DistilledReplay):
     Losses: `bce` and `rskd`, as in `DistilledReplay`.
     """
 
-    def __init__(self, config: method_settings.ImageReplaySettings, context: Context) -> None:
+    def __init__(self, config: ImageReplaySettings, context: Context) -> None:
         super().__init__(config, context)
         self.config = config
 

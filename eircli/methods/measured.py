@@ -9,6 +9,7 @@ from torch import Tensor
 
 from eircli.common.types import Batch, SoftLabels
 from eircli.config import methods as settings
+from eircli.config.replay import EirSettings
 from eircli.config.section import MethodSettings
 from eircli.methods.base import Context, Method
 from eircli.methods.eir import Eir
@@ -28,8 +29,8 @@ def measured_method(role: Role, method: MethodSettings, slot: int, context: Cont
     """
     if role == "fine-tuning":
         return Finetune(settings.FinetuneSettings(name="finetune"), context)
-    is_eir = isinstance(method, settings.EirSettings) and method.distill.loss == "rskd"
-    own = method if is_eir else settings.EirSettings(name="eir", slot=slot)
+    is_eir = isinstance(method, EirSettings) and method.distill.loss == "rskd"
+    own = method if is_eir else EirSettings(name="eir", slot=slot)
     return (PlainEir if role == "plain" else Eir)(own, context)
 
 

@@ -70,12 +70,11 @@ def tiled_decomposed_losses(
         positive_weight, mean, compiled: as in `tiled_losses`.
 
     Returns:
-        Both divided by `mean`'s count.
+        The cross-entropy divided by `mean`'s count, and the imitation divided by N·H·W.
     """
     pixels = (targets.channels, targets.weights, targets.valid, region)
     labelled, imitation = cast(Any, _TiledLosses).apply(student, teacher, pixels, positive_weight, "decomposed", compiled)
-    mean = mean or PixelMean(targets.valid)
-    return mean.of_sum(labelled), mean.of_sum(imitation)
+    return (mean or PixelMean(targets.valid)).of_sum(labelled), imitation / targets.valid.numel()
 
 
 class _TiledLosses(torch.autograd.Function):

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from torch.utils.checkpoint import checkpoint
 from torchvision.models.segmentation.deeplabv3 import ASPP
 
-from eircli.config.manifest import Runtime
+from eircli.config.runtime import Runtime
 from eircli.model.backbones import recomputed_blocks
 from eircli.model.deeplab import DeepLab
 from eircli.model.tap_convolution import use_tap_convolutions

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -20,7 +21,9 @@ from eircli.memory.prototypes import on_grid
 from eircli.memory.select import Score
 from eircli.model.deeplab import predict, upsample
 from eircli.run.models import load_model
-from eircli.run.run import Run
+
+if TYPE_CHECKING:
+    from eircli.run.run import Run
 
 
 @torch.no_grad()
