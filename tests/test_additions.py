@@ -40,6 +40,8 @@ def build(name):
 class Patches(Backbone):
     """Patches of 8 pixels a side, each by itself."""
 
+    channels, stride, block_types = 12, 8, (nn.Sequential,)
+
     def __init__(self):
         super().__init__()
         self.embed = nn.Sequential(nn.Conv2d(3, 12, 8, 8), nn.BatchNorm2d(12), nn.ReLU())
@@ -47,8 +49,6 @@ class Patches(Backbone):
     def forward(self, images):
         return [self.embed(images)]
 
-
-BLOCKS = (nn.Sequential,)
 '''
 
 COMMAND = '''
@@ -92,7 +92,7 @@ def test_a_memory_kind_a_backbone_and_a_command(copy: Path) -> None:
     (copy / "eircli/cli/classes.py").write_text(COMMAND)
     line = 'MemoryKindEntry("first-images", bounded=False, from_model=False),'
     add_line(copy / "eircli/config/memory_kinds.py", "ENTRIES = (", line)
-    add_line(copy / "eircli/config/backbones.py", "BACKBONES = {", '"patches": BackboneEntry("patches", 12, 8),')
+    add_line(copy / "eircli/config/backbones.py", "BACKBONES = {", '"patches": BackboneEntry("patches"),')
     add_line(copy / "eircli/cli/app.py", "COMMANDS = (", '"classes",')
     methods = copy / "eircli/config/replay.py"  # a method that keeps the new kind: image replay, for once
     methods.write_text(

@@ -53,7 +53,7 @@ def test_dft_moves_the_new_classifier_alone() -> None:
     dft, model = build(name="dft"), student()
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     optimizer = build_optimizer(
-        *model.parameter_groups(), StepTraining(iterations=2, weight_decay=0.5, weight_decay_on="all", lr=0.1)
+        model.parameter_groups(), StepTraining(iterations=2, weight_decay=0.5, weight_decay_on="all", lr=0.1)
     )
     dft.begin(model, lambda: ())
     for _ in range(2):

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from eircli.common.errors import UserError
-from eircli.common.types import Batch
+from eircli.common.types import Batch, ParameterGroups
 from eircli.config.manifest import StepTraining
 from eircli.config.runtime import Runtime
 from eircli.engine.checkpoint import load_state, save_state
@@ -27,17 +27,20 @@ from eircli.engine.train import Plan, TrainState, fit
 from eircli.run.results import summarize
 from tests import reference
 
-Group = list[nn.Parameter]
+
+def groups_of(*backbone: nn.Parameter) -> ParameterGroups:
+    """A backbone's parameters as one depth, with no head."""
+    return ParameterGroups([list(backbone)], [], [], set())
 
 
-def three_groups() -> tuple[Group, Group, Group]:
-    return [nn.Parameter(torch.ones(1))], [nn.Parameter(torch.ones(1))], [nn.Parameter(torch.ones(1))]
+def three_groups() -> ParameterGroups:
+    return ParameterGroups([[nn.Parameter(torch.ones(1))]], [nn.Parameter(torch.ones(1))], [nn.Parameter(torch.ones(1))], set())
 
 
 @pytest.mark.parametrize(("total", "warmup", "power"), [(10, 0.0, 0.9), (50, 0.2, 0.9), (7, 0.5, 2.0)])
 def test_learning_rate(total: int, warmup: float, power: float) -> None:
     config = StepTraining(iterations=total, lr=0.3, warmup=warmup, poly_power=power)
-    optimizer = build_optimizer(*three_groups(), config)
+    optimizer = build_optimizer(three_groups(), config)
     scheduler = build_scheduler(optimizer, config, total)
     for iteration in range(total):
         expected = reference.learning_rate(iteration, total, 0.3, power, warmup)
@@ -51,7 +54,7 @@ def test_weight_decay_on_the_newest_classifier_alone() -> None:
     decays = [
         [
             group["weight_decay"]
-            for group in build_optimizer(*three_groups(), StepTraining(iterations=1, weight_decay_on=on)).param_groups
+            for group in build_optimizer(three_groups(), StepTraining(iterations=1, weight_decay_on=on)).param_groups
         ]
         for on in ("all", "new-classifier")
     ]
@@ -135,7 +138,7 @@ def test_the_journal_and_the_bar_say_how_long_the_device_waits_for_data(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], loading: float, working: float, share: float
 ) -> None:
     model, config = nn.Conv2d(3, 1, 1), StepTraining(iterations=6)
-    optimizer = build_optimizer(list(model.parameters()), [], [], config)
+    optimizer = build_optimizer(groups_of(*model.parameters()), config)
     compute = choose_compute(Runtime(device="cpu"))
     state = TrainState(model, optimizer, build_scheduler(optimizer, config, 6), compute.scaler())
     plan = Plan(6, 2, 1, False, 3.0, 0, compute, None, None, 3, 60.0, None, "a step")

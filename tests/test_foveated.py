@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eircli.common.errors import UserError
-from eircli.common.types import IGNORE, Box, FoveatedInstance, Sample, UInt8Array
+from eircli.common.types import CANVAS, IGNORE, Box, FoveatedInstance, Sample, UInt8Array
 from eircli.memory.bank import write_bank
 from eircli.memory.decoded import decode
 from eircli.memory.encoded import INDEX, SURROUNDINGS, decode_foveated, encode
@@ -156,7 +156,7 @@ def test_a_sample_is_labelled_inside_its_mask_alone(bank: FoveatedBank) -> None:
 
 
 def test_the_object_alone_is_the_instance(bank: FoveatedBank) -> None:
-    expected = cut_out(OneImage(scene()), Candidate(1, 0, 1, 39), 7, "bild ä", 2)
+    expected = cut_out(OneImage(scene()), Candidate(1, 0, 1, 39), 7, "bild ä", 2, CANVAS)
     for found in (object_alone(foveated(scene())), bank.load(0)):
         np.testing.assert_array_equal(found.image, expected.image)
         np.testing.assert_array_equal(found.mask, expected.mask)

@@ -70,7 +70,7 @@ def test_candidates(seed: int, selection: Selection, min_area: int) -> None:
         else:
             wanted = [part for part in parts if part.sum() >= min_area]
         source = OneImage(Sample(np.zeros((7, 8, 3), np.uint8), label))
-        cut = [cut_out(source, c, 9, "x", 0) for c in found if c.channel == channel]
+        cut = [cut_out(source, c, 9, "x", 0, CANVAS) for c in found if c.channel == channel]
         whole = [np.zeros(label.shape, bool) for _ in cut]
         for canvas, instance in zip(whole, cut, strict=True):
             canvas[instance.box.top : instance.box.bottom, instance.box.left : instance.box.right] = instance.mask
@@ -81,10 +81,10 @@ def test_nothing_outside_the_mask_is_kept() -> None:
     label = np.zeros((9, 9), np.uint8)
     label[2:5, 3] = label[4, 3:7] = 1
     image = np.random.default_rng(0).integers(0, 256, (9, 9, 3)).astype(np.uint8)
-    instance = cut_out(OneImage(Sample(image, label)), Candidate(1, 0, 1, 6), 4, "x", 2)
+    instance = cut_out(OneImage(Sample(image, label)), Candidate(1, 0, 1, 6), 4, "x", 2, (9, 8, 7))
     assert instance.box == Box(2, 3, 5, 7)
     assert instance.area == 6
-    assert (instance.image[~instance.mask] == CANVAS).all()
+    assert (instance.image[~instance.mask] == (9, 8, 7)).all()
     np.testing.assert_array_equal(instance.image[instance.mask], image[label == 1])
 
 
@@ -206,12 +206,12 @@ def test_decoded_bank_is_ordered_by_channel(bank: Bank) -> None:
 def test_standalone_instance_stands_alone(bank: Bank) -> None:
     table = np.zeros(256, np.uint8)
     table[7] = 4
-    image, label = StandaloneInstances(bank, table).load(0)
+    image, label = StandaloneInstances(bank, table, (9, 8, 7)).load(0)
     instance = bank.load(0)
     place = np.zeros((20, 30), bool)
     place[2:8, 1:6] = instance.mask
     np.testing.assert_array_equal(label, np.where(place, 4, 0))
-    assert (image[~place] == CANVAS).all()
+    assert (image[~place] == (9, 8, 7)).all()
     np.testing.assert_array_equal(image[place], instance.image[instance.mask])
 
 

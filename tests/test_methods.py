@@ -1,6 +1,7 @@
 """Methods as the loop sees them: what they prepare, and which losses they name."""
 
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -181,7 +182,7 @@ def test_decomposed_old_channels_learn_no_pseudo_labels_and_follow_the_teacher_w
     for name in ("imitation", "reasoning"):
         gradients = torch.autograd.grad(losses[name], list(model.parameters()), retain_graph=True, allow_unused=True)
         assert max(float(g.abs().max()) for g in gradients if g is not None) < 1e-5, "the student is the teacher still"
-    old = model.classifiers[1].weight
+    old = cast(torch.nn.Conv2d, model.classifiers[1]).weight
     (pulled,) = torch.autograd.grad(losses["bce"], [old], retain_graph=True)
     assert pulled.any(), "a new class's label is truth about old classes"
     everywhere = build_method(eir(distill={"loss": "decomposed", "region": "all"}), given)

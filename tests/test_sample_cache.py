@@ -10,7 +10,7 @@ from PIL import Image
 from eircli.common.errors import UserError
 from eircli.common.types import Sample
 from eircli.config.datasets import Shapes
-from eircli.config.manifest import Cache
+from eircli.config.section import Cache
 from eircli.data.files import FileSplit
 from eircli.data.resize import resize_short_side
 from eircli.data.sample_cache import OnDisk, decoded

@@ -18,6 +18,7 @@ from eircli.memory.codecs import Encoding, decode_pixels
 from eircli.memory.encoded import EncodedExemplar, encode
 from eircli.memory.kinds import memory_kind
 from eircli.memory.kinds.exemplars import ExemplarKind
+from eircli.model.backbones import normalisation
 from eircli.run.run import Run, open_run
 
 FORMATS: tuple[tuple[Encoding, int], ...] = (("jpeg", 95), ("jpeg", 75), ("jpeg", 60), ("webp", 75), ("avif", 60))
@@ -61,11 +62,11 @@ def format_costs(run: Run, images: int) -> list[FormatCost]:
 def _offered(run: Run, kind: ExemplarKind, images: int) -> list[Exemplar]:
     """Every candidate in evenly spaced images of the base step, an image once."""
     view, ids = run.training_view(0), np.arange(256, dtype=np.uint8)
-    channels = range(1, 1 + len(run.schedule.new(0)))
+    channels, canvas = range(1, 1 + len(run.schedule.new(0))), normalisation(run.manifest.model.backbone).canvas
     chosen: dict[Hashable, Exemplar] = {}
     for image in np.unique(np.linspace(0, len(view) - 1, images).astype(int)).tolist():
         for number, one in enumerate(kind.find(view.load_label(image), channels, image, run.manifest.memory)):
-            made = kind.make_exemplar(view, one, ids, view.ids[image], 0, run.manifest.memory)
+            made = kind.make_exemplar(view, one, ids, view.ids[image], 0, run.manifest.memory, canvas)
             chosen.setdefault(kind.dedup_key(one.channel, 1000 * image + number, made.source), made)
     return list(chosen.values())
 

@@ -25,6 +25,7 @@ from eircli.memory.harvest import candidates, cut_out
 from eircli.memory.synthetic import synthetic_bank
 from eircli.methods.measured import plain_losses
 from eircli.methods.tiled_losses import tiled_losses
+from eircli.model.backbones import normalisation
 from eircli.model.deeplab import predict
 from eircli.run.run import Run
 
@@ -115,11 +116,11 @@ def exemplar_bytes(run: Run, images: int = 32) -> ExemplarBytes | None:
     """What the instances of some of the base step's images cost a bank; None if they hold none that may be kept."""
     view, memory = run.training_view(0), run.manifest.memory
     channels = list(range(1, 1 + len(run.schedule.new(0))))
-    sizes = []
+    sizes, canvas = [], normalisation(run.manifest.model.backbone).canvas
     for image in np.unique(np.linspace(0, len(view) - 1, images).astype(int)).tolist():
         label = view.load_label(image)
         found = candidates(label, channels, image, memory.selection, memory.min_area)
-        sizes += [encode(cut_out(view, one, 1, "", 0), memory.encoding, memory.quality).size for one in found]
+        sizes += [encode(cut_out(view, one, 1, "", 0, canvas), memory.encoding, memory.quality).size for one in found]
     return ExemplarBytes(len(sizes), float(np.mean(sizes)), float(np.median(sizes))) if sizes else None
 
 

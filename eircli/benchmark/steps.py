@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.amp.grad_scaler import GradScaler
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.flop_counter import FlopCounterMode
 
 from eircli.benchmark.measure import Case
@@ -30,7 +31,7 @@ class TrainingSetup:
     method: Method
     batch: Batch
     compute: Compute
-    optimizer: torch.optim.SGD
+    optimizer: torch.optim.Optimizer
     scaler: GradScaler
 
     def step(self) -> None:
@@ -69,7 +70,7 @@ def training_setup(manifest: Manifest, classes: tuple[int, int], n: int, compute
     method = measured_method(role, manifest.method, slot, context)
     batch = synthetic_batch(n, side, [old + 1], compute.device)
     scaler = compute.scaler()
-    optimizer = build_optimizer(*model.parameter_groups(), manifest.train, fused=not scaler.is_enabled())
+    optimizer = build_optimizer(model.parameter_groups(), manifest.train, fused=not scaler.is_enabled())
     return TrainingSetup(model, teacher, method, batch, compute, optimizer, scaler)
 
 
@@ -77,7 +78,7 @@ def training_setup(manifest: Manifest, classes: tuple[int, int], n: int, compute
 def settle_batchnorm(model: DeepLab) -> None:
     """Set the BatchNorm statistics of a randomly initialised network from noise: without, activations of deep networks overflow or
     become denormal, which slows processors down."""
-    layers = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
         layer.momentum = 1.0

@@ -32,6 +32,7 @@ from eircli.config.manifest import Manifest
 from eircli.config.methods import DEFAULT_METHOD
 from eircli.config.recipe import resolve
 from eircli.engine.device import Compute
+from eircli.model.backbones import build_backbone
 from eircli.run.run import Run
 from eircli.run.rundir import RunDir
 from eircli.run.step import make_loader, make_plan, training_set
@@ -45,7 +46,7 @@ BANKS = (100, 1_000_000)
 def measure_all(run: Run, settings: Settings) -> BenchReport:
     """Measure everything with the recipe's network, crop and data."""
     manifest, device = run.manifest, settings.compute.device
-    side, stride = manifest.data.crop_size, manifest.model.backbone_entry.stride
+    side, stride = manifest.data.crop_size, build_backbone(manifest.model, load_weights=False).stride
     slot = manifest.method.slot_side or side // 2
     sections = {
         "command": settings.costs([startup_case()]),

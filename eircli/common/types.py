@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
+    from torch.nn import Parameter
 
 BACKGROUND = 0
 """Class id and channel of everything that is not (yet) a class."""
@@ -19,7 +20,10 @@ IGNORE = 255
 """Label of pixels that are ignored: they enter no loss or distillation per pixel, and no evaluation."""
 
 CANVAS = (124, 116, 104)
-"""The ImageNet mean colour in 8 bits: fill colour outside masks and behind stand-alone instances; zero after normalisation."""
+"""The ImageNet mean colour in 8 bits: what is blank to most backbones (`config.backbones.Normalisation.canvas`)."""
+
+Colour = tuple[int, int, int]
+"""Red, green, blue in 8 bits."""
 
 UInt8Array = NDArray[np.uint8]
 
@@ -31,6 +35,19 @@ class Sample(NamedTuple):
     """uint8 [H, W, 3], RGB."""
     label: UInt8Array
     """uint8 [H, W], class ids or channels; 0 background, 255 ignore."""
+
+
+class ParameterGroups(NamedTuple):
+    """A network's parameters, as an optimizer tells them apart."""
+
+    backbone: list[list[Parameter]]
+    """By depth, from the stem to the last block."""
+    head: list[Parameter]
+    """The head and all but the newest classifier."""
+    newest: list[Parameter]
+    """The newest classifier."""
+    matrices: set[int]
+    """The identities of those that are weights of convolutions or linear layers: not norms, biases or embeddings."""
 
 
 class SampleSource(Protocol):

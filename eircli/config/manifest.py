@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from eircli.common.suggest import did_you_mean
-from eircli.config.backbones import BACKBONES, DEFAULT_BACKBONE, BackboneEntry
+from eircli.config.backbones import BACKBONES, DEFAULT_BACKBONE, TIMM
 from eircli.config.budget import Budget, parse_budget
 from eircli.config.datasets import Dataset
 from eircli.config.memory_kinds import MEMORY_KINDS, MemoryKindEntry
@@ -66,9 +66,10 @@ class Model(Section):
 
     backbone: str = DEFAULT_BACKBONE
     """A name in the table `BACKBONES` of `config/backbones.py`: torchvision's, or `efficientnet_lite0` (extra lite0), or
-    `tiny`: about 250k parameters, output stride 4, for small images."""
+    `tiny`: about 250k parameters, output stride 4, for small images; or `timm:NAME[.TAG]`, one of timm's (extra timm)."""
     weights: str = "imagenet"
-    """Backbone weights at the base step: imagenet (torchvision's V1; of efficientnet_lite0 a package's), none, or a state-dict file."""
+    """Backbone weights at the base step: imagenet (torchvision's V1; of efficientnet_lite0 a package's; of timm's networks
+    those of the tag, else timm's default), none, or a state-dict file (.safetensors, or torch's)."""
     aspp_channels: PositiveInt = 256
     """Channels of the ASPP and of the features that the classifiers read."""
     aspp_rates: tuple[PositiveInt, ...] = (6, 12, 18)
@@ -90,14 +91,10 @@ class Model(Section):
     @field_validator("backbone")
     @classmethod
     def _backbone_is_known(cls, name: str) -> str:
-        if name not in BACKBONES:
-            raise ValueError(f"{name!r} is unknown; {did_you_mean(name, BACKBONES)}one of {', '.join(BACKBONES)}")
+        if name not in BACKBONES and not name.startswith(TIMM):
+            known = f"one of {', '.join(BACKBONES)}, or {TIMM}NAME"
+            raise ValueError(f"{name!r} is unknown; {did_you_mean(name, BACKBONES)}{known}")
         return name
-
-    @property
-    def backbone_entry(self) -> BackboneEntry:
-        """What the table says of the backbone."""
-        return BACKBONES[self.backbone]
 
 
 class Memory(Section):
@@ -156,10 +153,14 @@ class StepTraining(Section):
     """Learning rate of the backbone."""
     head_lr_factor: Annotated[float, Field(gt=0)] = 10.0
     """The ASPP and the classifiers learn at this multiple of `lr`."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, or AdamW (betas 0.9 and 0.999), as transformers are mostly trained."""
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The backbone's last block learns at `lr`, each before it, then the stem, at this multiple of the next; none: all at `lr`."""
     momentum: Fraction = 0.9
     """Nesterov momentum of SGD."""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-4
-    """Weight decay of SGD."""
+    """Weight decay; AdamW's leaves norms, biases and embeddings alone."""
     weight_decay_on: Literal["all", "new-classifier"] = "new-classifier"
     """Which parameters get weight decay."""
     poly_power: Annotated[float, Field(ge=0)] = 0.9

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, cast
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from eircli.common.distributed import all_reduce_sum, world_size
@@ -95,30 +96,40 @@ def _statistics_type(maps: Tensor) -> torch.dtype:
     return torch.promote_types(maps.dtype, torch.float32)
 
 
-def _learning_batchnorms(model: nn.Module) -> list[nn.BatchNorm2d]:
-    return [module for module in model.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+def _learning_batchnorms(model: nn.Module) -> list[_BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, _BatchNorm) and module.training]
 
 
 def _synchronize_batchnorm(model: nn.Module) -> None:
-    """Make BatchNorm layers in training mode take their statistics over all processes; the state dict's names stay."""
+    """Make BatchNorm layers in training mode take their statistics over all processes; the state dict's names stay, and so does
+    the activation that some of timm's hold."""
     learning = _learning_batchnorms(model)
+    activated = {name: module for name, module in model.named_modules() if module in learning and hasattr(module, "act")}
     if learning and next(model.parameters()).is_cuda:
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        for name, before in activated.items():
+            module = model.get_submodule(name)
+            module.drop, module.act = before.get_submodule("drop"), before.get_submodule("act")
+            module.__class__ = ActivatedSyncBatchNorm
         return
     for module in learning:
-        module.__class__ = SynchronizedBatchNorm
+        module.__class__ = ActivatedSynchronizedBatchNorm if hasattr(module, "act") else SynchronizedBatchNorm
 
 
-class SynchronizedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over the maps [N, C, H, W] of all processes, which have one shape; torch's SyncBatchNorm needs CUDA tensors."""
+class SynchronizedBatchNorm(_BatchNorm):
+    """BatchNorm over the maps [N, C, …] of all processes, which have one shape; torch's SyncBatchNorm needs CUDA tensors."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Of any number of dimensions."""
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
         maps = input.to(_statistics_type(input))
-        mean = _process_mean(maps.mean(dim=(0, 2, 3)))
-        centred = maps - mean.view(1, -1, 1, 1)
-        variance = _process_mean(centred.square().mean(dim=(0, 2, 3)))
+        others, broadcast = [0, *range(2, maps.ndim)], (1, -1, *[1] * (maps.ndim - 2))
+        mean = _process_mean(maps.mean(dim=others))
+        centred = maps - mean.view(broadcast)
+        variance = _process_mean(centred.square().mean(dim=others))
         with torch.no_grad():
             number = world_size() * maps.numel() // maps.shape[1]
             assert self.running_mean is not None
@@ -129,7 +140,25 @@ class SynchronizedBatchNorm(nn.BatchNorm2d):
             self.running_var.lerp_(variance * number / (number - 1), self.momentum)
             self.num_batches_tracked.add_(1)
         scale = self.weight * (variance + self.eps).rsqrt()
-        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(input.dtype)
+        return (centred * scale.view(broadcast) + self.bias.view(broadcast)).to(input.dtype)
+
+
+class ActivatedSynchronizedBatchNorm(SynchronizedBatchNorm):
+    """The same, then the activation that the layer holds."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _activated(self, super().forward(input))
+
+
+class ActivatedSyncBatchNorm(nn.SyncBatchNorm):
+    """torch's, then the activation that the layer holds."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return _activated(self, super().forward(input))
+
+
+def _activated(norm: nn.Module, maps: Tensor) -> Tensor:
+    return cast(Tensor, norm.get_submodule("act")(norm.get_submodule("drop")(maps)))
 
 
 class _ProcessMean(Function):

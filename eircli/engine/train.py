@@ -10,7 +10,7 @@ from typing import Any, Generic
 import torch
 from torch import nn
 from torch.amp.grad_scaler import GradScaler
-from torch.optim import SGD
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 from eircli.common.distributed import all_reduce_sum, any_process, broadcast_from_main, is_main_process, rank, world_size
@@ -31,7 +31,7 @@ class TrainState(Generic[ModelT]):
     """Mutable training state. Random draws are functions of seed and iteration, so they need no state."""
 
     model: ModelT
-    optimizer: SGD
+    optimizer: Optimizer
     scheduler: LambdaLR
     scaler: GradScaler
     iteration: int = 0

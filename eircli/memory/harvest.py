@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from eircli.common.types import CANVAS, Box, FoveatedInstance, Instance, SampleSource, StoredImage, UInt8Array
+from eircli.common.types import Box, Colour, FoveatedInstance, Instance, SampleSource, StoredImage, UInt8Array
 
 Selection = Literal["single-component", "component"]
 
@@ -63,12 +63,12 @@ def candidate_mask(label: UInt8Array, candidate: Candidate) -> NDArray[np.bool_]
     return np.asarray(components == candidate.component)
 
 
-def cut_out(source: SampleSource, candidate: Candidate, class_id: int, name: str, step: int) -> Instance:
-    """Cut a candidate out of its image: the pixels of its bounding box, blank outside its mask."""
+def cut_out(source: SampleSource, candidate: Candidate, class_id: int, name: str, step: int, canvas: Colour) -> Instance:
+    """Cut a candidate out of its image: the pixels of its bounding box, `canvas` outside its mask."""
     image, label = source.load(candidate.image)
     mask, box = _cropped(candidate_mask(label, candidate))
     crop = image[box.window].copy()
-    crop[~mask] = CANVAS
+    crop[~mask] = canvas
     return Instance(crop, mask, class_id, name, box, (label.shape[0], label.shape[1]), step)
 
 

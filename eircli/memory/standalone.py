@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from eircli.common.types import BACKGROUND, CANVAS, Sample, SampleSource, UInt8Array
+from eircli.common.types import BACKGROUND, Colour, Sample, SampleSource, UInt8Array
 from eircli.memory.bank import Bank
 
 
@@ -38,16 +38,24 @@ class BankSamples:
 
 
 class StandaloneInstances(BankSamples):
-    """Each instance on a blank canvas of its image's size, at its place, labelled inside its mask (methods/README.md §5.5)."""
+    """Each instance on a blank canvas of its image's size, at its place, labelled inside its mask (methods/README.md §5.5).
+
+    Args:
+        canvas: what is blank to the backbone.
+    """
+
+    def __init__(self, bank: Bank, table: UInt8Array, canvas: Colour) -> None:
+        super().__init__(bank, table)
+        self.canvas = canvas
 
     def load(self, index: int) -> Sample:
         instance = self.bank.load(index)
         height, width = instance.source_size
         image = np.empty((height, width, 3), np.uint8)
-        image[:] = CANVAS
+        image[:] = self.canvas
         label = np.full((height, width), BACKGROUND, np.uint8)
         window = instance.box.window
-        image[window] = np.where(instance.mask[..., None], instance.image, CANVAS)
+        image[window] = np.where(instance.mask[..., None], instance.image, self.canvas)
         label[window][instance.mask] = self.table[instance.class_id]
         return Sample(image, label)
 

@@ -29,8 +29,9 @@ def measured_method(role: Role, method: MethodSettings, slot: int, context: Cont
     """
     if role == "fine-tuning":
         return Finetune(settings.FinetuneSettings(name="finetune"), context)
-    is_eir = isinstance(method, EirSettings) and method.distill.loss == "rskd"
-    own = method if is_eir else EirSettings(name="eir", slot=slot)
+    own = EirSettings(name="eir", slot=slot)
+    if isinstance(method, EirSettings) and method.distill.loss == "rskd":
+        own = method
     return (PlainEir if role == "plain" else Eir)(own, context)
 
 

@@ -10,11 +10,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 from torchvision.models.segmentation.deeplabv3 import ASPP
 from torchvision.ops import StochasticDepth
 
-from eircli.common.types import BACKGROUND
-from eircli.model.backbones import build_backbone
+from eircli.common.types import BACKGROUND, ParameterGroups
+from eircli.model.backbones import build_backbone, normalisation
+from eircli.model.optional_layers import drops_paths
 from eircli.model.tiles import best_channels
 
 if TYPE_CHECKING:
@@ -42,11 +45,11 @@ class DeepLab(nn.Module):
     def __init__(self, config: Model, classes_per_step: Sequence[int], load_weights: bool = False, reserved: int = 0) -> None:
         super().__init__()
         self.config = config
-        entry, width = config.backbone_entry, config.aspp_channels
-        self.register_buffer("mean", torch.tensor(entry.mean).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(entry.std).view(1, 3, 1, 1), persistent=False)
+        width = config.aspp_channels
+        for name, values in normalisation(config.backbone)._asdict().items():
+            self.register_buffer(name, torch.tensor(values).view(1, 3, 1, 1), persistent=False)
         self.backbone = build_backbone(config, load_weights)
-        aspp = ASPP(entry.channels, list(config.aspp_rates), width)
+        aspp = ASPP(self.backbone.channels, list(config.aspp_rates), width)
         for module in aspp.modules():
             if isinstance(module, nn.Dropout):
                 module.p = config.dropout
@@ -108,15 +111,17 @@ class DeepLab(nn.Module):
             new, self.reserved = _rows(self.reserved, slice(count)), _rows(self.reserved, slice(count, None)) if left else None
         self.classifiers.append(new)
 
-    def parameter_groups(self) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
-        """The parameters of the backbone, of the head with all but the newest classifier, of the newest classifier.
+    def parameter_groups(self) -> ParameterGroups:
+        """The parameters of the backbone by depth, of the head with all but the newest classifier, of the newest classifier.
 
         The unknown class's classifier counts with the newest, and so do those reserved.
         """
         *older, newest = self.classifiers
         head = [*self.head.parameters(), *(p for classifier in older for p in classifier.parameters())]
         beside = [p for classifier in (self.unknown, self.reserved) if classifier is not None for p in classifier.parameters()]
-        return list(self.backbone.parameters()), head, [*newest.parameters(), *beside]
+        # Named so, and not a bias or a scale: what remains are norms, biases, and embeddings of positions and tokens.
+        matrices = {id(p) for name, p in self.named_parameters() if name.endswith("weight") and p.ndim > 1}
+        return ParameterGroups(self.backbone.by_depth(), head, [*newest.parameters(), *beside], matrices)
 
     def train_mode(self, frozen_batchnorm: bool, dropout: bool) -> None:
         """Training mode, with BatchNorm and dropout in evaluation mode where asked for.
@@ -127,9 +132,9 @@ class DeepLab(nn.Module):
         """
         self.train()
         for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
+            if isinstance(module, _BatchNorm):
                 module.train(not frozen_batchnorm).requires_grad_(not frozen_batchnorm)
-            if isinstance(module, nn.Dropout | StochasticDepth) and not dropout:
+            if not dropout and (isinstance(module, _DropoutNd | StochasticDepth) or drops_paths(module)):
                 module.eval()
 
     def frozen_copy(self) -> DeepLab:

@@ -24,13 +24,17 @@ class Loaded(NamedTuple):
 
 
 def load_tensors(path: Path) -> Loaded:
-    """The state dict in a checkpoint file, unwrapped, without the prefix `module.` of DDP.
+    """The state dict in a checkpoint file, torch's or .safetensors, unwrapped, without the prefix `module.` of DDP.
 
     Raises:
         UserError: missing, damaged, needs code to load, or holds no tensors.
     """
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        content: Any = (
+            _safetensors(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except UserError:
+        raise
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
     except Exception as error:  # torch.load raises many types on damaged files
@@ -49,3 +53,11 @@ def load_tensors(path: Path) -> Loaded:
     if not tensors:
         raise UserError(f"{path}: holds no state dict")
     return Loaded(tensors, class_ids)
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise UserError(f"{path}: .safetensors files need the package safetensors; pip install 'eircli[timm]'") from None
+    return load_file(path)

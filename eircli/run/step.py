@@ -21,6 +21,7 @@ from eircli.engine.interrupt import ignore_interrupts
 from eircli.engine.train import Plan
 from eircli.memory.kinds import memory_kind
 from eircli.methods.base import Context, MethodState
+from eircli.model.backbones import normalisation
 from eircli.model.deeplab import DeepLab
 from eircli.run.run import Run
 
@@ -35,8 +36,9 @@ def training_set(run: Run, step: int, memory: Path | None) -> TrainingSet:
     sources: list[SampleSource] = [view]
     kind = run.manifest.memory_kind
     if memory is not None and kind is not None and run.manifest.method.replays_samples:
+        canvas = normalisation(run.manifest.model.backbone).canvas
         current = view if run.manifest.memory.current_labels else None
-        replayed = memory_kind(kind.name).samples(memory, run.memory_table(step), current)
+        replayed = memory_kind(kind.name).samples(memory, run.memory_table(step), canvas, current)
         sources += [] if replayed is None else [replayed]
     # In a base step every method trains alike, and samples are not pasted into each other.
     method, own_pastes = run.manifest.method, run.manifest.method.own_paste_chance if step else 0.0

@@ -20,7 +20,9 @@ from eircli.common.distributed import broadcast_from_main
 from eircli.common.io import sha256, write_text
 from eircli.common.progress import Say
 from eircli.engine.device import choose_compute
+from eircli.model.backbones import weights_license
 from eircli.run.main_process import write_on_main
+from eircli.run.record import Facts
 from eircli.run.run import Run
 
 VERSION = 4
@@ -81,10 +83,16 @@ def _reuse(run: Run, say: Say) -> bool:
         return False
     own = run.directory.checkpoint(0)
     _link(path, own)
-    run.directory.record(0, "checkpoint", own, base_step=run.base_fingerprint, shared_from=path.stem)
+    run.directory.record(0, "checkpoint", own, **base_step_facts(run), shared_from=path.stem)
     run.directory.resume_file(0).unlink(missing_ok=True)
     say(f"step 0: the same as another run's, taken from {path}")
     return True
+
+
+def base_step_facts(run: Run) -> Facts:
+    """What the record of a base step says of what it depends on, and of the licence of its starting weights."""
+    license = weights_license(run.manifest.model)
+    return {"base_step": run.base_fingerprint, **({} if license is None else {"weights_license": license})}
 
 
 def publish_base_step(run: Run) -> None:

@@ -11,6 +11,7 @@ from eircli.common.progress import Say
 from eircli.common.seeds import derive_seed
 from eircli.config.fingerprint import fingerprint
 from eircli.memory.kinds import Material, memory_kind
+from eircli.model.backbones import normalisation
 from eircli.run.main_process import is_done, write_on_main
 from eircli.run.run import Run
 from eircli.stages.score_candidates import feature_batches, score_candidates
@@ -63,6 +64,7 @@ def material_of(run: Run, step: int) -> Material:
         options=manifest.method.memory_options,
         generator=np.random.default_rng(derive_seed(manifest.seed, "memory", step + 1)),
         workers=run.workers,
+        canvas=normalisation(manifest.model.backbone).canvas,
         score=partial(score_candidates, run, step, view),
         features=partial(feature_batches, run, step, view),
     )

@@ -20,14 +20,18 @@ from eircli.engine.parallel import communication
 from eircli.engine.train import Plan, TrainState, fit
 from eircli.methods import build_method
 from eircli.model.acceleration import accelerate
+from eircli.model.backbones import weights_license
 from eircli.model.deeplab import DeepLab
 from eircli.model.similar import start_from_similar
 from eircli.run.main_process import is_done
 from eircli.run.models import checkpoint_recipe, save_model, start_of
 from eircli.run.run import Run
 from eircli.run.step import calibration_pass, make_context, make_loader, make_plan, training_set
-from eircli.stages.base_steps import base_step_lock, publish_base_step, reuse_base_step
+from eircli.stages.base_steps import base_step_facts, base_step_lock, publish_base_step, reuse_base_step
 from eircli.stages.build_memory import build_memory
+
+PERMISSIVE = ("apache-2.0", "bsd-3-clause", "cc-by-4.0", "mit")
+"""Licences of weights under which they may be used for anything."""
 
 
 def train(run: Run, step: int, say: Say, again: bool = False) -> None:
@@ -106,6 +110,8 @@ def _train(run: Run, step: int, compute: Compute, say: Say) -> None:
     with compute.autocast():
         method.begin(model, calibration)
     say(describe_plan(run, step, model, plan))
+    if step == 0 and (license := weights_license(run.manifest.model)) not in (None, *PERMISSIVE):
+        say(f"step 0: the starting weights' licence is {license}: see what it allows before using the model for more than a look")
     facts = {
         "iterations": plan.iterations,
         "samples": len(samples),
@@ -124,7 +130,7 @@ def _train(run: Run, step: int, compute: Compute, say: Say) -> None:
         save=lambda current: save_state(directory.resume_file(step), mark | current.state_dict()),
     )
     if step == 0:
-        facts["base_step"] = run.base_fingerprint
+        facts |= base_step_facts(run)
     with compute.autocast():
         left = method.end(model, calibration)
     save_model(run, step, model, left, **facts)
@@ -168,5 +174,5 @@ def _resume(run: Run, step: int, state: TrainState[DeepLab], samples: int) -> No
 
 def _start_state(config: StepTraining, model: DeepLab, plan: Plan) -> TrainState[DeepLab]:
     model.train_mode(config.frozen_batchnorm, config.dropout)
-    optimizer = build_optimizer(*model.parameter_groups(), config, fused=not plan.compute.scaler().is_enabled())
+    optimizer = build_optimizer(model.parameter_groups(), config, fused=not plan.compute.scaler().is_enabled())
     return TrainState(model, optimizer, build_scheduler(optimizer, config, plan.iterations), plan.compute.scaler())

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eircli.common.types import SampleSource, UInt8Array
+from eircli.common.types import Colour, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.harvest import Candidate
 from eircli.memory.select import Score
@@ -47,6 +47,8 @@ class Material:
     """Of the rules that draw."""
     workers: int
     """Worker processes that read labels."""
+    canvas: Colour
+    """What is blank to the backbone."""
     score: Callable[[Sequence[Candidate]], list[Score]]
     """Scores candidates, ordered by image, by the step's model."""
     features: Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]]
@@ -72,11 +74,14 @@ class MemoryKind(ABC):
     def per_class(self, path: Path, class_ids: Sequence[int]) -> dict[int, int]:
         """How many exemplars the memory in a file holds of each of these class ids."""
 
-    def samples(self, path: Path, table: UInt8Array, current: LabelledImages | None = None) -> SampleSource | None:
+    def samples(
+        self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None
+    ) -> SampleSource | None:
         """The memory's contents as training samples; None if the kind has none.
 
         Args:
             table: uint8 [256], class id → channel.
+            canvas: what is blank to the backbone.
             current: the step's own images, if those of them that are stored too are to show its labels (`memory.current_labels`).
         """
         return None

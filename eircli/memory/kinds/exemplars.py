@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from eircli.common.distributed import gather_shards, shard, world_size
 from eircli.common.errors import UserError
 from eircli.common.progress import track
-from eircli.common.types import Exemplar, SampleSource, UInt8Array
+from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank, write_bank
 from eircli.memory.codecs import check_codec
@@ -36,13 +36,21 @@ class ExemplarKind(MemoryKind):
 
     @abstractmethod
     def make_exemplar(
-        self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int, settings: Memory
+        self,
+        images: SampleSource,
+        candidate: Candidate,
+        ids: UInt8Array,
+        source: str,
+        step: int,
+        settings: Memory,
+        canvas: Colour,
     ) -> Exemplar:
         """The exemplar that a candidate stands for.
 
         Args:
             ids: uint8 [256], channel → class id.
             source: the image's id.
+            canvas: what is blank to the backbone.
             settings: what of the image is kept, where that is a choice.
         """
 
@@ -164,7 +172,7 @@ class Supply:
             return self.before.record(position)
         images, candidate, settings = self.material.images, self.found[position], self.material.settings
         name, step = images.ids[candidate.image], self.material.step
-        exemplar = self.kind.make_exemplar(images, candidate, self.ids, name, step, settings)
+        exemplar = self.kind.make_exemplar(images, candidate, self.ids, name, step, settings, self.material.canvas)
         return encode(exemplar, settings.encoding, settings.quality)
 
     def dedup_key(self, class_id: int, position: int) -> Hashable:

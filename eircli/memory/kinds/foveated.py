@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from eircli.common.types import Exemplar, SampleSource, UInt8Array
+from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.decoded import Instances, decode
 from eircli.memory.foveated import FoveatedBank, FoveatedSamples
@@ -21,12 +21,19 @@ class FoveatedMemory(ObjectKind):
     name = "foveated"
 
     def make_exemplar(
-        self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int, settings: Memory
+        self,
+        images: SampleSource,
+        candidate: Candidate,
+        ids: UInt8Array,
+        source: str,
+        step: int,
+        settings: Memory,
+        canvas: Colour,
     ) -> Exemplar:
         class_id = int(ids[candidate.channel])
         return cut_out_foveated(images, candidate, class_id, source, step, settings.ring, settings.thumbnail)
 
-    def samples(self, path: Path, table: UInt8Array, current: LabelledImages | None = None) -> SampleSource:
+    def samples(self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None) -> SampleSource:
         return FoveatedSamples(FoveatedBank(path), table)
 
     def for_step(self, path: Path, table: UInt8Array, old: int, device: torch.device, device_bytes: float) -> Instances:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from eircli.common.types import Exemplar, SampleSource, UInt8Array
+from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank
 from eircli.memory.harvest import Candidate, image_candidates, store_image
@@ -22,7 +22,14 @@ class ImageMemory(ExemplarKind):
         return image_candidates(label, channels, image)
 
     def make_exemplar(
-        self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int, settings: Memory
+        self,
+        images: SampleSource,
+        candidate: Candidate,
+        ids: UInt8Array,
+        source: str,
+        step: int,
+        settings: Memory,
+        canvas: Colour,
     ) -> Exemplar:
         return store_image(images, candidate, ids, int(ids[candidate.channel]), source, step)
 
@@ -33,7 +40,7 @@ class ImageMemory(ExemplarKind):
         """The rarest class first: common ones share its images."""
         return dict(sorted(ranked.items(), key=lambda pair: len(pair[1])))
 
-    def samples(self, path: Path, table: UInt8Array, current: LabelledImages | None = None) -> SampleSource:
+    def samples(self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None) -> SampleSource:
         return StoredImages(Bank(path), table, current)
 
 

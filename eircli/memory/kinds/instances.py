@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from eircli.common.types import Exemplar, SampleSource, UInt8Array
+from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank
 from eircli.memory.decoded import Instances, decode
@@ -21,12 +21,19 @@ class InstanceMemory(ObjectKind):
     name = "instances"
 
     def make_exemplar(
-        self, images: SampleSource, candidate: Candidate, ids: UInt8Array, source: str, step: int, settings: Memory
+        self,
+        images: SampleSource,
+        candidate: Candidate,
+        ids: UInt8Array,
+        source: str,
+        step: int,
+        settings: Memory,
+        canvas: Colour,
     ) -> Exemplar:
-        return cut_out(images, candidate, int(ids[candidate.channel]), source, step)
+        return cut_out(images, candidate, int(ids[candidate.channel]), source, step, canvas)
 
-    def samples(self, path: Path, table: UInt8Array, current: LabelledImages | None = None) -> SampleSource:
-        return StandaloneInstances(Bank(path), table)
+    def samples(self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None) -> SampleSource:
+        return StandaloneInstances(Bank(path), table, canvas)
 
     def for_step(self, path: Path, table: UInt8Array, old: int, device: torch.device, device_bytes: float) -> Instances:
         return decode(Bank(path), table, old, device, device_bytes)

@@ -7,10 +7,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, cast
 
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from eircli.common.errors import UserError
-from eircli.config.backbones import BACKBONES
+from eircli.config.backbones import BACKBONES, TIMM, TIMM_MODULE, Normalisation
 from eircli.model.backbones.base import Backbone
 from eircli.model.safe_loading import load_tensors
 
@@ -25,44 +26,57 @@ def build_backbone(config: Model, load_weights: bool) -> Backbone:
         load_weights: start from `config.weights`; False leaves them random, for a checkpoint to fill.
 
     Raises:
-        UserError: weights that cannot be fetched, read, or do not fit.
+        UserError: timm does not know it; weights that cannot be fetched, read, or do not fit.
     """
     backbone: Backbone = _module(config.backbone).build(config.backbone)
     if load_weights and config.weights != "none":
-        _load(backbone, _weights(config), config)
+        _load(backbone, config)
     for module in backbone.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, _BatchNorm):
             module.momentum = config.batchnorm_momentum
     return backbone
 
 
-def recomputed_blocks(name: str) -> tuple[type[nn.Module], ...]:
-    """Block types of a backbone for activation checkpointing."""
-    blocks: tuple[type[nn.Module], ...] = _module(name).BLOCKS
-    return blocks
+def normalisation(name: str) -> Normalisation:
+    """How a backbone wants its images.
+
+    Raises:
+        UserError: timm does not know it.
+    """
+    return cast(Normalisation, _module(name).normalisation(name)) if name.startswith(TIMM) else BACKBONES[name].normalisation
+
+
+def weights_license(config: Model) -> str | None:
+    """The licence of the weights that the backbone starts from: "unknown" of a file, or where timm does not say; None without weights."""
+    if config.weights != "imagenet":
+        return None if config.weights == "none" else "unknown"
+    if config.backbone.startswith(TIMM):
+        return cast(str | None, _module(config.backbone).weights_license(config.backbone)) or "unknown"
+    return BACKBONES[config.backbone].license
 
 
 def _module(name: str) -> ModuleType:
-    return import_module(f"{__name__}.{BACKBONES[name].module}")
+    return import_module(f"{__name__}.{TIMM_MODULE if name.startswith(TIMM) else BACKBONES[name].module}")
 
 
-def _weights(config: Model) -> dict[str, Tensor]:
-    if config.weights == "imagenet":
-        if config.backbone_entry.weights is None:
-            raise UserError(
-                f"model.weights: there are no ImageNet weights of {config.backbone}; set model.weights to none or a file"
-            )
-        return cast(dict[str, Tensor], _module(config.backbone).imagenet_weights(config.backbone))
-    path = Path(config.weights)
-    if not path.is_file():
-        raise UserError(f"model.weights: {path} is no file; give imagenet, none, or a state-dict file")
-    return {name.removeprefix("backbone."): tensor for name, tensor in load_tensors(path).tensors.items()}
-
-
-def _load(backbone: Backbone, state: dict[str, Tensor], config: Model) -> None:
-    state = {f"{backbone.prefix}{key}": value for key, value in state.items() if not key.startswith(backbone.ignored_prefixes)}
+def _load(backbone: Backbone, config: Model) -> None:
     try:
-        backbone.load_state_dict(state)
+        state = _imagenet(config) if config.weights == "imagenet" else backbone.renamed(_of_file(config.weights))
+        kept = {f"{backbone.prefix}{key}": v for key, v in state.items() if not key.startswith(backbone.ignored_prefixes)}
+        backbone.load_state_dict(kept)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"model.weights: {config.weights} does not fit {config.backbone}: {reason}") from None
+
+
+def _imagenet(config: Model) -> dict[str, Tensor]:
+    if not config.backbone.startswith(TIMM) and BACKBONES[config.backbone].weights is None:
+        raise UserError(f"model.weights: there are no ImageNet weights of {config.backbone}; set model.weights to none or a file")
+    return cast(dict[str, Tensor], _module(config.backbone).imagenet_weights(config.backbone))
+
+
+def _of_file(name: str) -> dict[str, Tensor]:
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"model.weights: {path} is no file; give imagenet, none, or a state-dict file")
+    return {name.removeprefix("backbone."): tensor for name, tensor in load_tensors(path).tensors.items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torchvision
 from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
@@ -9,9 +11,7 @@ from torchvision.models.resnet import BasicBlock, Bottleneck
 from eircli.model.backbones.base import OTHER_PARTS, Backbone
 from eircli.model.backbones.torchvision_weights import imagenet_weights
 
-__all__ = ["BLOCKS", "build", "imagenet_weights"]
-
-BLOCKS = (BasicBlock, Bottleneck)
+__all__ = ["build", "imagenet_weights"]
 
 
 def build(name: str) -> Backbone:
@@ -24,10 +24,13 @@ def build(name: str) -> Backbone:
 class ResNetFeatures(Backbone):
     """A ResNet without pooling and classifier; its last stage has C channels at H/16 × W/16."""
 
+    stride = 16
+    block_types = (BasicBlock, Bottleneck)
     prefix, ignored_prefixes = "layers.", ("fc.", *OTHER_PARTS)
 
     def __init__(self, resnet: nn.Module) -> None:
         super().__init__()
+        self.channels = cast(nn.Linear, resnet.fc).in_features
         self.layers = nn.Sequential()
         for name, child in resnet.named_children():
             if name not in ("avgpool", "fc"):

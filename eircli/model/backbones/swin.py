@@ -12,9 +12,7 @@ from torchvision.models.swin_transformer import SwinTransformerBlock
 from eircli.model.backbones.base import OTHER_PARTS, Backbone
 from eircli.model.backbones.torchvision_weights import imagenet_weights
 
-__all__ = ["BLOCKS", "build", "imagenet_weights"]
-
-BLOCKS = (SwinTransformerBlock,)
+__all__ = ["build", "imagenet_weights"]
 
 
 def build(name: str) -> Backbone:
@@ -25,10 +23,13 @@ def build(name: str) -> Backbone:
 class SwinFeatures(Backbone):
     """A Swin transformer without pooling and classifier; its last stage, at stride 32, is upsampled to H/16 × W/16."""
 
+    stride = 16
+    block_types = (SwinTransformerBlock,)
     ignored_prefixes = ("head.", *OTHER_PARTS)
 
     def __init__(self, swin: nn.Module) -> None:
         super().__init__()
+        self.channels = cast(nn.Linear, swin.head).in_features
         self.features, self.norm = cast(nn.Sequential, swin.features), cast(nn.Module, swin.norm)
 
     def forward(self, images: Tensor) -> list[Tensor]:

@@ -13,24 +13,6 @@ def build(name: str) -> Backbone:
     return TinyBackbone()
 
 
-class TinyBackbone(Backbone):
-    """A small residual network for small images; its last stage has 64 channels at H/4 × W/4, dilated."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = _conv_bn_relu(3, 24, stride=2)
-        self.stages = nn.Sequential(
-            ResidualBlock(24, 24), ResidualBlock(24, 48, stride=2), ResidualBlock(48, 48), ResidualBlock(48, 64, dilation=2)
-        )
-
-    def forward(self, images: Tensor) -> list[Tensor]:
-        maps, stages = self.stem(images), []
-        for stage in self.stages:
-            maps = stage(maps)
-            stages.append(maps)
-        return stages
-
-
 class ResidualBlock(nn.Module):
     """Two 3×3 convolutions beside a shortcut."""
 
@@ -52,9 +34,27 @@ class ResidualBlock(nn.Module):
         return torch.relu(self.body(features) + self.shortcut(features))
 
 
+class TinyBackbone(Backbone):
+    """A small residual network for small images; its last stage has 64 channels at H/4 × W/4, dilated."""
+
+    channels, stride = 64, 4
+    block_types = (ResidualBlock,)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = _conv_bn_relu(3, 24, stride=2)
+        self.stages = nn.Sequential(
+            ResidualBlock(24, 24), ResidualBlock(24, 48, stride=2), ResidualBlock(48, 48), ResidualBlock(48, 64, dilation=2)
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        maps, stages = self.stem(images), []
+        for stage in self.stages:
+            maps = stage(maps)
+            stages.append(maps)
+        return stages
+
+
 def _conv_bn_relu(channels_in: int, channels: int, stride: int = 1, dilation: int = 1) -> nn.Sequential:
     convolution = nn.Conv2d(channels_in, channels, 3, stride, padding=dilation, dilation=dilation, bias=False)
     return nn.Sequential(convolution, nn.BatchNorm2d(channels), nn.ReLU())
-
-
-BLOCKS = (ResidualBlock,)
