@@ -16,6 +16,7 @@ from eircli.memory.encoded import encode
 from eircli.run.run import Run, open_run
 from eircli.stages.build_memory import build_memory
 from eircli.stages.run_protocol import run_protocol
+from eircli.stages.train import train
 
 TINY = Path(__file__).parent / "tiny.yaml"
 Image.init()
@@ -115,7 +116,7 @@ def test_a_pillow_without_the_codec_is_named(tmp_path: Path, monkeypatch: pytest
     missing = rf"^memory\.encoding: the installed Pillow has no codec for {encoding}; .*one of jpeg, png"
     run = tiny_run(tmp_path, f"memory.encoding={encoding}")
     with run.locked():
-        for action in (run_protocol, lambda run, say: build_memory(run, 1, say)):
+        for action in (run_protocol, lambda run, say: train(run, 0, say), lambda run, say: build_memory(run, 1, say)):
             with pytest.raises(UserError, match=missing):
                 action(run, lambda _: None)
     assert not run.directory.checkpoint(0).exists(), "before the base step is trained"

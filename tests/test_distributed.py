@@ -215,12 +215,12 @@ def test_the_first_process_to_fail_says_why() -> None:
 
 def test_star_is_refused_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = open_run(TINY, ("method.name=star", "train.accumulate=2"), tmp_path / "run")
-    training.check_sharing(run, 0)
+    training.check_settings(run, 0)
     with pytest.raises(UserError, match=r"method star: .* train\.accumulate=1"):
-        training.check_sharing(run, 1)
+        training.check_settings(run, 1)
     monkeypatch.setattr(training, "world_size", lambda: 2)
     with pytest.raises(UserError, match=r"method star: .* without torchrun"):
-        training.check_sharing(open_run(TINY, ("method.name=star",), tmp_path / "run"), 1)
+        training.check_settings(open_run(TINY, ("method.name=star",), tmp_path / "run"), 1)
 
 
 def test_micro_batches_divide_the_batch() -> None:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from eircli.common.progress import Say
-from eircli.memory.codecs import check_codec
 from eircli.run.main_process import is_done
 from eircli.run.results import StepResults
 from eircli.run.run import Run
 from eircli.stages.build_memory import build_memory
 from eircli.stages.evaluate import evaluate
-from eircli.stages.train import check_sharing, train
+from eircli.stages.train import check_settings, train
 
 
 def run_protocol(run: Run, say: Say) -> list[StepResults]:
     """Build memory, train and evaluate every step; what is recorded and intact is not done again."""
     results, kind = [], run.manifest.memory_kind
-    if kind is not None and kind.bounded:
-        check_codec(run.manifest.memory.encoding)
     for step in range(len(run.schedule)):
-        check_sharing(run, step)
+        check_settings(run, step)
     for step in range(len(run.schedule)):
         if step > 0 and kind is not None and not is_done(run, step, "bank"):
             build_memory(run, step, say)

@@ -18,6 +18,7 @@ from eircli.engine.journal import Journal
 from eircli.engine.optim import build_optimizer, build_scheduler
 from eircli.engine.parallel import communication
 from eircli.engine.train import Plan, TrainState, fit
+from eircli.memory.codecs import check_codec
 from eircli.methods import build_method
 from eircli.model.acceleration import accelerate
 from eircli.model.backbones import weights_license
@@ -43,7 +44,7 @@ def train(run: Run, step: int, say: Say, again: bool = False) -> None:
         RunFailed: a loss is no longer finite.
     """
     run.check_step(step)
-    check_sharing(run, step)
+    check_settings(run, step)
     if not again and is_done(run, step, "checkpoint"):
         say(f"step {step} is trained already: {run.directory.checkpoint(step)} (--again trains it anew)")
         return
@@ -65,12 +66,14 @@ def train(run: Run, step: int, say: Say, again: bool = False) -> None:
             publish_base_step(run)
 
 
-def check_sharing(run: Run, step: int) -> None:
-    """Refuse a batch size that cannot be split evenly, or a method whose losses cannot.
+def check_settings(run: Run, step: int) -> None:
+    """Refuse a batch size that cannot be split evenly, a method whose losses cannot, an encoding that Pillow lacks.
 
     Raises:
         UserError: naming the key.
     """
+    if (kind := run.manifest.memory_kind) is not None and kind.bounded:
+        check_codec(run.manifest.memory.encoding)
     config, key = run.manifest.training(step), "train.batch_size" if step else "train.base.batch_size"
     parts, method = world_size() * config.accumulate, run.manifest.method
     if config.batch_size % parts:
