@@ -187,7 +187,9 @@ def test_a_damaged_thumbnail_is_found_and_named(bank: FoveatedBank) -> None:
 
 def built(folder: Path, *changes: str) -> tuple[Run, list[FoveatedBank]]:
     """The memories of steps 1 and 2 of a tiny run."""
-    run = open_run(TINY, ["method={name: eir, slot: 16, memory: foveated}", *changes], folder / "run").checked()
+    run = open_run(
+        TINY, ["method={name: eir, slot: 16, memory: foveated, surroundings: ignore}", *changes], folder / "run"
+    ).checked()
     with run.locked():
         build_memory(run, 2, lambda _: None)
     return run, [FoveatedBank(run.directory.bank(step)) for step in (1, 2)]

@@ -230,11 +230,11 @@ def test_damage_is_found_and_named(bank: Bank) -> None:
 def test_other_files_are_no_banks(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["index"] = [1, 2]
-    with pytest.raises(UserError, match="no bank of schema 3"):
+    with pytest.raises(UserError, match="no bank of schema 4"):
         Bank(tmp_path / "x.h5")
     with h5py.File(tmp_path / "x.h5", "a") as file:
         file.attrs["eir_bank_schema"] = 2
-    with pytest.raises(UserError, match=r"schema 3 \(found 2\); build it again with eir build-memory --again"):
+    with pytest.raises(UserError, match=r"schema 4 \(found 2\); build it again with eir build-memory --again"):
         Bank(tmp_path / "x.h5")
     with pytest.raises(UserError, match="missing"):
         Bank(tmp_path / "y.h5")

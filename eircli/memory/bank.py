@@ -1,6 +1,6 @@
 """The bank of exemplars, encoded: one immutable HDF5 file per step.
 
-Layout (schema 3): `content`, a byte array of the exemplars end to end, grouped by class: pixels, annotation, image's id in
+Layout (schema 4): `content`, a byte array of the exemplars end to end, grouped by class: pixels, annotation, image's id in
 UTF-8 (`encoded`); `index`, a table with a row per exemplar (`INDEX`) that points into it; `classes`, a row per class
 (`CLASSES`) that points into the index. A checksum per exemplar covers its content and what its row says of it. The
 attributes say what the bank holds (`kind`), and which rule and budget made it.
@@ -28,7 +28,7 @@ from eircli.common.io import atomic_write
 from eircli.common.types import Instance, StoredImage
 from eircli.memory.encoded import INDEX, EncodedExemplar, decode_image, decode_instance
 
-SCHEMA = 3
+SCHEMA = 4
 
 CLASSES = np.dtype([("class_id", "u1"), ("first", "u8"), ("count", "u8")])
 

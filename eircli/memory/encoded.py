@@ -2,19 +2,21 @@
 
 Pixels are a picture file (`codecs`). The annotation is
 
-- of an instance, whose pixels are blank outside its mask: the mask packed to bits;
+- of an instance, whose pixels are blank outside its mask: the mask, its rows packed to bits, deflated;
 - of a whole image: a PNG of its label's class ids;
-- of a foveated instance, whose pixels are those of its view: `SURROUNDINGS`; the mask, its rows packed to bits, deflated; the
-  thumbnail, a picture file like the pixels.
+- of a foveated instance, whose pixels are those of its view: `SURROUNDINGS`; the mask, likewise; the thumbnail, a picture file like
+  the pixels.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import zlib
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from eircli.common.types import Box, Exemplar, FoveatedInstance, Instance, StoredImage
@@ -67,9 +69,9 @@ def encode(exemplar: Exemplar, encoding: Encoding, quality: int) -> EncodedExemp
     """An exemplar's pixels as a picture file (`encode_pixels`), its annotation packed."""
     pixels = encode_pixels(exemplar.image, encoding, quality)
     if isinstance(exemplar, Instance):
-        box, size, annotation = tuple(exemplar.box), exemplar.source_size, np.packbits(exemplar.mask).tobytes()
+        box, size, annotation = tuple(exemplar.box), exemplar.source_size, _deflated(exemplar.mask)
     elif isinstance(exemplar, FoveatedInstance):
-        mask = zlib.compress(np.packbits(exemplar.mask, axis=1).tobytes(), level=9)
+        mask = _deflated(exemplar.mask)
         head = np.array((exemplar.view, exemplar.shrink, len(mask)), SURROUNDINGS).tobytes()
         thumbnail = encode_pixels(exemplar.thumbnail, encoding, quality)
         box, size, annotation = tuple(exemplar.box), exemplar.source_size, head + mask + thumbnail
@@ -84,9 +86,7 @@ def encode(exemplar: Exemplar, encoding: Encoding, quality: int) -> EncodedExemp
 def decode_instance(record: EncodedExemplar) -> Instance:
     """An instance out of its bytes."""
     box = Box(*record.box)
-    shape = box.bottom - box.top, box.right - box.left
-    packed = np.frombuffer(record.annotation, np.uint8)
-    mask = np.unpackbits(packed, count=shape[0] * shape[1]).reshape(shape).astype(bool)
+    mask = _inflated(record.annotation, box)
     height, width = record.source_size
     return Instance(decode_pixels(record.pixels), mask, record.class_id, record.source, box, (height, width), record.step)
 
@@ -102,16 +102,28 @@ def decode_foveated(record: EncodedExemplar) -> FoveatedInstance:
     box, (height, width), start = Box(*record.box), record.source_size, SURROUNDINGS.itemsize
     head = np.frombuffer(record.annotation, SURROUNDINGS, count=1)[0]
     end = start + int(head["mask_length"])
-    rows = np.frombuffer(zlib.decompress(record.annotation[start:end]), np.uint8).reshape(box.bottom - box.top, -1)
     return FoveatedInstance(
         image=decode_pixels(record.pixels),
         view=Box(*head["view"].tolist()),
         thumbnail=decode_pixels(record.annotation[end:]),
         shrink=int(head["shrink"]),
-        mask=np.unpackbits(rows, axis=1, count=box.right - box.left).astype(bool),
+        mask=_inflated(record.annotation[start:end], box),
         class_id=record.class_id,
         source=record.source,
         box=box,
         source_size=(height, width),
         step=record.step,
     )
+
+
+def _deflated(mask: NDArray[np.bool_]) -> bytes:
+    """A mask [h, w] with its rows packed to bits, deflated."""
+    return zlib.compress(np.packbits(mask, axis=1).tobytes(), level=9)
+
+
+def _inflated(content: bytes, box: Box) -> NDArray[np.bool_]:
+    """The mask of a box, bool [h, w]; never more than it can hold is inflated."""
+    height, width = box.bottom - box.top, box.right - box.left
+    packed = zlib.decompressobj().decompress(content, height * math.ceil(width / 8))
+    rows = np.frombuffer(packed, np.uint8).reshape(height, -1)
+    return np.unpackbits(rows, axis=1, count=width).astype(bool)
