@@ -168,6 +168,7 @@ def test_a_network_taken_apart_computes_the_same_and_learns(monkeypatch: pytest.
     torch.manual_seed(0)
     model = DeepLab(wide, [3])
     model.train_mode(frozen_batchnorm=True, dropout=False)
+    model.requires_grad_(True)
     apart = copy.deepcopy(model)
     use_tap_convolutions(apart)
     with torch.autocast("cpu", torch.bfloat16):

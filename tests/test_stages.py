@@ -141,20 +141,21 @@ def test_evaluation_counts_pixel_by_pixel(finished: Run) -> None:
     results = json.loads(finished.directory.results(2).read_text())
     # A pixel between two classes may fall either way, as float32 rounds.
     assert [row["iou"] for row in results["classes"]] == pytest.approx([100 * value for value in expected["iou"]], abs=0.1)
-    assert results["all"] == pytest.approx(100 * expected["all"])
+    assert results["all"] == pytest.approx(100 * expected["all"], abs=0.1)
     earlier = [json.loads(finished.directory.results(step).read_text()) for step in range(2)]
     assert results["average_all"] == pytest.approx(np.mean([r["all"] for r in [*earlier, results]]))
     best = max(r["classes"][1]["iou"] for r in earlier)
     assert results["classes"][1]["forgetting"] == pytest.approx(best - results["classes"][1]["iou"])
     csv = [line.split(",")[1:] for line in finished.directory.file(2, "confusion.csv").read_text().splitlines()[1:]]
-    np.testing.assert_array_equal(np.array(csv, int), total)
+    assert np.array(csv, int).sum() == total.sum()
+    assert np.abs(np.array(csv, int) - total).sum() <= 4
 
 
 def test_whole_images_of_the_trained_size_give_the_same_figures(copied: Run) -> None:
     with copied.locked():
         whole = evaluate(copied, 2, quiet, full_size=True)
     crops = json.loads(copied.directory.results(2).read_text())
-    assert [row.iou for row in whole.classes] == pytest.approx([row["iou"] for row in crops["classes"]])
+    assert [row.iou for row in whole.classes] == pytest.approx([row["iou"] for row in crops["classes"]], abs=0.1)
     assert "own size" in whole.size
     assert copied.directory.done(2, "results_full_size")
 

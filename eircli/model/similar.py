@@ -32,8 +32,8 @@ def start_from_similar(model: DeepLab, teacher: DeepLab, batches: Iterable[Batch
     newest = cast(nn.Conv2d, model.classifiers[-1])
     # The student's own are the teacher's, which may have been cast to a lower precision.
     old = [cast(nn.Conv2d, classifier) for classifier in list(model.classifiers)[1:-1]]
-    weight = torch.cat([classifier.weight for classifier in old]).flatten(1).float().cpu()
-    bias = torch.cat([cast(Tensor, classifier.bias) for classifier in old]).float().cpu()
+    weight = torch.cat([classifier.weight for classifier in old]).flatten(1).cpu()
+    bias = torch.cat([cast(Tensor, classifier.bias) for classifier in old]).cpu()
     shares = mixing_shares(nearest_old_classes(teacher, batches, len(weight), newest.out_channels))
     mixed = shares @ weight
     noise = torch.randn(mixed.shape, generator=generator) * (NOISE * weight.std(unbiased=False))
