@@ -206,3 +206,23 @@ def test_pastes_spare_new_classes_where_asked() -> None:
         covered.append(int((changed & new).sum()))
     assert covered[0] > 0
     assert covered[1] == 0
+
+
+def test_outside_its_label_a_replayed_class_is_imitated_as_absent() -> None:
+    """The second image is from the memory; where it shows class 1, the label says so, and elsewhere class 1 is not there."""
+    given, labels = context(), batch().labels.clone()
+    assert given.teacher is not None
+    labels[1, :4] = 1
+    seen = batch().with_(labels=labels, replayed=torch.tensor([False, True]))
+    found = [
+        build_method(eir(distill={"loss": "decomposed", "extents": on}), given).prepare(seen).teacher_logits
+        for on in (False, True)
+    ]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert torch.equal(found[0][0], found[1][0])
+    shown = sorted({int(value) for value in labels[1].unique()} & set(range(1, 1 + OLD)))
+    assert 1 in shown
+    for channel in range(1 + OLD):
+        told = found[1][1, channel]
+        assert bool((told.sigmoid() < 1e-9).all()) if channel in shown else torch.equal(told, found[0][1, channel])

@@ -139,6 +139,8 @@ class Distill(Section):
     """Factor of the distillation, or imitation, loss; 0 switches it off."""
     reasoning_weight: Weight = 5.0
     """decomposed: factor of the imitation of positive and of negative reasoning scores (DKD), each."""
+    extents: bool = False
+    """decomposed: outside its labels a replayed sample's own classes are imitated as absent, whatever the old model says."""
     region: Literal["outside-new", "inside-new", "all", "none"] = "outside-new"
     """Distilled pixels: those without a new class's label before fusion, those with one, all, or none (never ignored ones)."""
 

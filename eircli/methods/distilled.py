@@ -15,6 +15,9 @@ from eircli.methods.tiled_losses import tiled_decomposed_losses, tiled_losses
 from eircli.model.deeplab import DeepLab
 from eircli.model.tiles import best_channels
 
+SURELY_NOT = -30.0
+"""The logit of a class that is not there."""
+
 
 class DistilledReplay(Method):
     """L = L_bce + weight · L_rskd (methods/README.md §5.6), or the decomposed objective (§9); subclasses prepare images and targets.
@@ -48,6 +51,8 @@ class DistilledReplay(Method):
             if self.distill.reasoning_weight:
                 scores = reasoning_scores(self.teacher, features, self.context.old)
         logits = self.teacher(batch.images) if teacher_logits is None else teacher_logits
+        if self.decomposed and self.distill.extents:
+            logits = without_shown_classes(logits, batch)
         region = distillation_mask(batch.labels, self.context.old, self.distill)
         return batch.with_(teacher_logits=logits, teacher_features=scores, region=region)
 
@@ -68,6 +73,17 @@ class DistilledReplay(Method):
         pairs = zip(reasoning_scores(model, features, self.context.old), batch.teacher_features, strict=True)
         scores = torch.stack([imitation_bce(ours.float(), theirs.float()).mean() for ours, theirs in pairs])
         return losses | {"reasoning": self.distill.reasoning_weight * scores.sum()}
+
+
+def without_shown_classes(teacher_logits: Tensor, batch: Batch) -> Tensor:
+    """Teacher logits [N, 1 + old, h, w] in which replayed samples hold none of the old classes that they are labelled with.
+
+    Their labels tell where these classes are; so everywhere else the student is to imitate that they are not.
+    """
+    channels = torch.arange(1, teacher_logits.shape[1], device=teacher_logits.device).view(1, -1, 1)
+    shown = (batch.labels.flatten(1).unsqueeze(1) == channels).any(dim=2) & batch.replayed.view(-1, 1)
+    old = teacher_logits[:, 1:].masked_fill(shown[:, :, None, None], SURELY_NOT)
+    return torch.cat([teacher_logits[:, :1], old], dim=1)
 
 
 def replayed_background(batch: Batch, labels: Tensor) -> Tensor:
