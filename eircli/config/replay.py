@@ -22,6 +22,7 @@ class PlusDistill(Distill):
     loss: Literal["rskd", "decomposed"] = "decomposed"
     weight: Weight = 1.5
     reasoning_weight: Weight = 0.0
+    extents: bool = True
 
 
 class EirSettings(ExemplarReplay):
