@@ -45,11 +45,9 @@ class DistilledReplay(Method):
         if not self.distill.is_on:
             return batch
         scores: tuple[Tensor, ...] = ()
-        if self.decomposed:
+        if self.decomposed and self.distill.reasoning_weight:
             features = self.teacher.features(batch.images)
-            teacher_logits = self.teacher.classify(features)
-            if self.distill.reasoning_weight:
-                scores = reasoning_scores(self.teacher, features, self.context.old)
+            teacher_logits, scores = self.teacher.classify(features), reasoning_scores(self.teacher, features, self.context.old)
         logits = self.teacher(batch.images) if teacher_logits is None else teacher_logits
         if self.decomposed and self.distill.extents:
             logits = without_shown_classes(logits, batch)

@@ -47,10 +47,9 @@ def tiled_losses(
     Returns:
         The cross-entropy divided by `mean`'s count, and the distillation divided by N·H·W.
     """
-    size = targets.valid.shape[1:]
     pixels = (targets.channels, targets.weights, targets.valid, region)
     bce, rskd = cast(Any, _TiledLosses).apply(student, teacher, pixels, positive_weight, "rskd", compiled)
-    return (mean or PixelMean(targets.valid)).of_sum(bce), rskd / (len(student) * size[0] * size[1])
+    return (mean or PixelMean(targets.valid)).of_sum(bce), rskd / targets.valid.numel()
 
 
 def tiled_decomposed_losses(
