@@ -28,6 +28,7 @@ from eircli.common.types import IGNORE, UInt8Array
 from eircli.config.runtime import Runtime
 from eircli.engine.device import choose_compute
 from eircli.memory import fusion, replay
+from eircli.memory.codecs import Encoding
 from eircli.methods.measured import Role
 from eircli.run.run import open_run
 
@@ -102,6 +103,30 @@ def test_hours_are_of_all_images_of_all_steps(tmp_path: Path) -> None:
     assert math.isclose(slow.hours, (5.0 * (100 * 4 + 2 * 10 * 4) + 5.0 * sum(tests)) / 3600)
 
 
+def test_hours_count_the_share_of_replayed_samples_that_a_pass_has(tmp_path: Path) -> None:
+    """A quarter of a pass: a third as many as there are new images."""
+    made = open_run(
+        TINY, ["train.iterations=null", "train.epochs=2", "method.replay_share=0.25", "memory.budget=99"], tmp_path / "run"
+    )
+    found = estimate(made, Speeds(base=1.0, incremental=1.0, evaluate=1.0, load=0.5), "float32")
+    new = [len(made.positions(step, "train")) for step in (1, 2)]
+    assert [step.samples for step in found.steps[1:]] == [count + round(count / 3) for count in new]
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind"),
+    [([], "instances"), (["method.name=eir-plus", "method.slot=24"], "foveated"), (["method.name=image-replay"], "images")],
+)
+def test_what_an_exemplar_takes_is_told_of_the_kind_that_the_method_keeps(changes: list[str], kind: str) -> None:
+    made = open_run(TINY, changes, look_only=True)
+    found = codecs.exemplar_bytes(made, images=5)
+    memory = made.manifest.memory
+    assert found is not None
+    costs = {one.kind: one for one in codecs.format_costs(made, images=5, formats=[(memory.encoding, memory.quality)])}
+    assert found.exemplars == costs[kind].exemplars
+    assert found.mean == pytest.approx(costs[kind].bytes)
+
+
 def test_the_command_measures_a_recipe(monkeypatch: pytest.MonkeyPatch, one_thread: list[str]) -> None:
     monkeypatch.setattr(suite, "BANKS", (10, 20))
     found = CliRunner().invoke(app, ["bench", str(TINY), "--seconds", "0", "--against-plain", "--json", *one_thread])
@@ -126,10 +151,10 @@ def test_the_command_without_a_recipe_draws_its_own_images() -> None:
 
 
 def test_the_formats_of_exemplars_are_measured(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codecs, "FORMATS", (("jpeg", 95), ("jpeg", 40), ("png", 1)))
     monkeypatch.setattr(codecs, "IMAGES", 5)
     run = open_run(TINY, look_only=True)
-    found = {(cost.kind, cost.encoding, cost.quality): cost for cost in codecs.format_costs(run, images=5)}
+    formats: list[tuple[Encoding, int]] = [("jpeg", 95), ("jpeg", 40), ("png", 1)]
+    found = {(cost.kind, cost.encoding, cost.quality): cost for cost in codecs.format_costs(run, 5, formats)}
     view = run.training_view(0)
     chosen = [view.load(int(position)).image for position in np.linspace(0, len(view) - 1, 5).astype(int)]
     whole = found["images", "jpeg", 40]
@@ -140,7 +165,7 @@ def test_the_formats_of_exemplars_are_measured(capsys: pytest.CaptureFixture[str
     assert found["images", "jpeg", 95].decoding == 1
     assert found["instances", "jpeg", 40].psnr < found["instances", "jpeg", 95].psnr
     codecs.main(str(TINY))
-    assert "| images (5) | jpeg 40 | " in capsys.readouterr().out
+    assert "| images (5) | jpeg 60 | " in capsys.readouterr().out
 
 
 def jpeg_psnr(image: UInt8Array, quality: int) -> float:

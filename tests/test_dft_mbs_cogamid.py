@@ -123,6 +123,8 @@ def test_squared_cosines_move_new_rows_alone(seed: int) -> None:
     weight = random(seed, K, 8).requires_grad_()
     found = squared_cosines(weight, NEW)
     close(found, slow.squared_cosines(doubles(weight), NEW))
+    with torch.autocast("cpu", torch.bfloat16):
+        close(squared_cosines(weight, NEW), slow.squared_cosines(doubles(weight), NEW))
     torch.autograd.backward(found)
     assert weight.grad is not None
     assert weight.grad.any(dim=1).tolist() == [False] * (1 + OLD) + [True] * NEW

@@ -14,10 +14,9 @@ from eircli.memory.bank import write_bank
 from eircli.memory.decoded import decode
 from eircli.memory.encoded import INDEX, SURROUNDINGS, decode_foveated, encode
 from eircli.memory.foveated import FoveatedBank, FoveatedSamples, object_alone, picture_of
-from eircli.memory.harvest import Candidate, cut_out, cut_out_foveated, widened
+from eircli.memory.harvest import Candidate, Origin, cut_out, cut_out_foveated, widened
 from eircli.run.run import Run, open_run
 from eircli.stages.build_memory import build_memory
-from tests.test_memory import OneImage
 
 TINY = Path(__file__).parent / "tiny.yaml"
 HEIGHT, WIDTH = 23, 30
@@ -35,7 +34,7 @@ def scene(seed: int = 0) -> Sample:
 
 
 def foveated(sample: Sample, ring: float = 0.25, shrink: int = 4) -> FoveatedInstance:
-    return cut_out_foveated(OneImage(sample), Candidate(1, 0, 1, 39), 7, "bild ä", 2, ring, shrink)
+    return cut_out_foveated(sample, Candidate(1, 0, 1, 39), Origin(7, "bild ä", 2), ring, shrink)
 
 
 def slow_thumbnail(image: UInt8Array, shrink: int) -> list[list[list[float]]]:
@@ -156,7 +155,7 @@ def test_a_sample_is_labelled_inside_its_mask_alone(bank: FoveatedBank) -> None:
 
 
 def test_the_object_alone_is_the_instance(bank: FoveatedBank) -> None:
-    expected = cut_out(OneImage(scene()), Candidate(1, 0, 1, 39), 7, "bild ä", 2, CANVAS)
+    expected = cut_out(scene(), Candidate(1, 0, 1, 39), Origin(7, "bild ä", 2), CANVAS)
     for found in (object_alone(foveated(scene())), bank.load(0)):
         np.testing.assert_array_equal(found.image, expected.image)
         np.testing.assert_array_equal(found.mask, expected.mask)

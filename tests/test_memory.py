@@ -17,7 +17,7 @@ from eircli.common.types import CANVAS, Box, Instance, Sample, UInt8Array
 from eircli.memory.bank import Bank, write_bank
 from eircli.memory.decoded import decode
 from eircli.memory.encoded import INDEX, encode
-from eircli.memory.harvest import Candidate, Selection, candidates, cut_out
+from eircli.memory.harvest import Candidate, Origin, Selection, candidates, cut_out
 from eircli.memory.select import share_out
 from eircli.memory.standalone import StandaloneInstances
 from eircli.memory.synthetic import synthetic_bank
@@ -69,8 +69,8 @@ def test_candidates(seed: int, selection: Selection, min_area: int) -> None:
             wanted = parts if len(parts) == 1 else []
         else:
             wanted = [part for part in parts if part.sum() >= min_area]
-        source = OneImage(Sample(np.zeros((7, 8, 3), np.uint8), label))
-        cut = [cut_out(source, c, 9, "x", 0, CANVAS) for c in found if c.channel == channel]
+        sample = Sample(np.zeros((7, 8, 3), np.uint8), label)
+        cut = [cut_out(sample, c, Origin(9, "x", 0), CANVAS) for c in found if c.channel == channel]
         whole = [np.zeros(label.shape, bool) for _ in cut]
         for canvas, instance in zip(whole, cut, strict=True):
             canvas[instance.box.top : instance.box.bottom, instance.box.left : instance.box.right] = instance.mask
@@ -81,7 +81,7 @@ def test_nothing_outside_the_mask_is_kept() -> None:
     label = np.zeros((9, 9), np.uint8)
     label[2:5, 3] = label[4, 3:7] = 1
     image = np.random.default_rng(0).integers(0, 256, (9, 9, 3)).astype(np.uint8)
-    instance = cut_out(OneImage(Sample(image, label)), Candidate(1, 0, 1, 6), 4, "x", 2, (9, 8, 7))
+    instance = cut_out(Sample(image, label), Candidate(1, 0, 1, 6), Origin(4, "x", 2), (9, 8, 7))
     assert instance.box == Box(2, 3, 5, 7)
     assert instance.area == 6
     assert (instance.image[~instance.mask] == (9, 8, 7)).all()

@@ -15,7 +15,7 @@ from eircli.common.types import Sample, StoredImage, UInt8Array
 from eircli.config.budget import parse_budget
 from eircli.memory.bank import Bank, write_bank
 from eircli.memory.encoded import encode
-from eircli.memory.harvest import WHOLE_CLASS, Candidate, image_candidates, store_image
+from eircli.memory.harvest import WHOLE_CLASS, Candidate, Origin, image_candidates, store_image
 from eircli.memory.prototypes import Prototypes, gather, merge, on_grid, sample
 from eircli.memory.select import RULES, Pool, share_out
 from eircli.memory.standalone import StoredImages
@@ -116,7 +116,7 @@ def test_an_image_of_several_classes_is_kept_once_and_starves_none_of_them() -> 
 def test_a_stored_image_comes_back_with_the_label_it_had(tmp_path: Path, encoding: str) -> None:
     ids = np.arange(256, dtype=np.uint8)
     ids[[1, 2]] = [7, 5]
-    stored = store_image(Images(), Candidate(2, 1, WHOLE_CLASS, 2), ids, 5, "bild", 3)
+    stored = store_image(Images().load(1), Origin(5, "bild", 3), ids)
     write_bank(tmp_path / "b.h5", [encode(stored, encoding, 95)], {"kind": "images"})  # type: ignore[arg-type]
     bank = Bank(tmp_path / "b.h5")
     found = bank.load_image(0)

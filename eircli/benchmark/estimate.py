@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from eircli.benchmark.report import Estimate, StepEstimate
+from eircli.data.training_set import replayed_places
 from eircli.run.run import Run
 
 
@@ -30,7 +31,8 @@ def estimate(run: Run, speeds: Speeds, precision: str) -> Estimate:
     steps = []
     for step in range(len(run.schedule)):
         config = run.manifest.training(step)
-        samples = len(run.positions(step, "train")) + (_replayed(run) if step else 0)
+        new = len(run.positions(step, "train"))
+        samples = new + (_replayed(run, new) if step else 0)
         images = config.iterations * config.batch_size if config.iterations else (config.epochs or 0) * samples
         tests = len(run.positions(step, "test"))
         train = images * max(speeds.incremental if step else speeds.base, speeds.load)
@@ -39,8 +41,9 @@ def estimate(run: Run, speeds: Speeds, precision: str) -> Estimate:
     return Estimate(steps, sum(step.hours for step in steps), precision)
 
 
-def _replayed(run: Run) -> int:
-    """Samples of their own that the memory adds, where its budget is a count."""
+def _replayed(run: Run, new: int) -> int:
+    """Samples of their own that the memory adds to a pass over `new` new ones, where its budget is a count."""
     kind, limit = run.manifest.memory_kind, run.manifest.memory.limit
     adds = kind is not None and kind.bounded and run.manifest.method.replays_samples
-    return limit.amount if adds and limit.unit == "exemplars" else 0
+    count = limit.amount if adds and limit.unit == "exemplars" else 0
+    return replayed_places(new, count, run.manifest.method.largest_replay_share)

@@ -12,7 +12,6 @@ import torch
 
 from eircli.benchmark.measure import Case, Cost
 from eircli.benchmark.plain import plain_fuse, plain_predict
-from eircli.benchmark.report import ExemplarBytes
 from eircli.benchmark.settings import Settings
 from eircli.benchmark.synthetic_inputs import LossInput, synthetic_batch, synthetic_instances, synthetic_labels
 from eircli.config.protocols import parse_schedule
@@ -20,12 +19,9 @@ from eircli.data.training_set import TrainingSet
 from eircli.data.transforms import TrainTransform
 from eircli.memory import fusion, replay
 from eircli.memory.bank import Bank
-from eircli.memory.encoded import encode
-from eircli.memory.harvest import candidates, cut_out
 from eircli.memory.synthetic import synthetic_bank
 from eircli.methods.measured import plain_losses
 from eircli.methods.tiled_losses import tiled_losses
-from eircli.model.backbones import normalisation
 from eircli.model.deeplab import predict
 from eircli.run.run import Run
 
@@ -110,18 +106,6 @@ def reading_case(run: Run) -> Case:
             split.present(position)
 
     return Case("reading an image's classes, once ever", read, per=count)
-
-
-def exemplar_bytes(run: Run, images: int = 32) -> ExemplarBytes | None:
-    """What the instances of some of the base step's images cost a bank; None if they hold none that may be kept."""
-    view, memory = run.training_view(0), run.manifest.memory
-    channels = list(range(1, 1 + len(run.schedule.new(0))))
-    sizes, canvas = [], normalisation(run.manifest.model.backbone).canvas
-    for image in np.unique(np.linspace(0, len(view) - 1, images).astype(int)).tolist():
-        label = view.load_label(image)
-        found = candidates(label, channels, image, memory.selection, memory.min_area)
-        sizes += [encode(cut_out(view, one, 1, "", 0, canvas), memory.encoding, memory.quality).size for one in found]
-    return ExemplarBytes(len(sizes), float(np.mean(sizes)), float(np.median(sizes))) if sizes else None
 
 
 def bank_cases(path: Path, count: int) -> list[Case]:

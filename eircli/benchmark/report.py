@@ -30,9 +30,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class ExemplarBytes:
-    """Bytes per stored instance."""
+    """Bytes per stored exemplar."""
 
-    instances: int
+    exemplars: int
     mean: float
     median: float
 

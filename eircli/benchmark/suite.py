@@ -11,12 +11,12 @@ from pathlib import Path
 
 import torch
 
+from eircli.benchmark.codecs import exemplar_bytes
 from eircli.benchmark.estimate import Speeds, estimate
 from eircli.benchmark.measure import Cost
 from eircli.benchmark.parts import (
     bank_costs,
     composition_case,
-    exemplar_bytes,
     loss_case,
     prediction_case,
     query_case,

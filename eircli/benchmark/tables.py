@@ -64,7 +64,7 @@ def _exemplar(found: ExemplarBytes | None) -> list[str]:
     if found is None:
         return []
     mean, median = number(found.mean), number(found.median)
-    return [f"a stored instance takes {mean} bytes on average, median {median} ({found.instances} of them)"]
+    return [f"a stored exemplar takes {mean} bytes on average, median {median} ({found.exemplars} of them)"]
 
 
 def _utilisation(found: dict[str, Utilisation]) -> list[str]:

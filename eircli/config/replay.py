@@ -82,6 +82,10 @@ class EirSettings(ExemplarReplay):
         return self.standalone_replay
 
     @property
+    def reads_memory(self) -> bool:
+        return self.fusion
+
+    @property
     def slot_side(self) -> int | None:
         return self.slot if self.fusion else None
 
@@ -126,3 +130,7 @@ class ImageReplaySettings(ExemplarReplay):
     @property
     def keeps(self) -> str | None:
         return self.memory
+
+    @property
+    def reads_memory(self) -> bool:
+        return False

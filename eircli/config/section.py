@@ -58,6 +58,11 @@ class MethodSettings(Section):
         return True
 
     @property
+    def reads_memory(self) -> bool:
+        """Whether the method itself reads the memory in training (`Context.memory`), beside the samples that it gives."""
+        return self.keeps is not None
+
+    @property
     def largest_replay_share(self) -> float | None:
         """The largest share of a pass that replayed samples make up; None: all of them, each once."""
         return None

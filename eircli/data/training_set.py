@@ -44,9 +44,7 @@ class TrainingSet(Dataset[Augmented]):
         self.new, self.replayed = new, list(replayed)
         self.ends = list(accumulate(len(source) for source in replayed))
         self.kept = self.ends[-1] if replayed else 0
-        self.places = self.kept
-        if largest_share is not None and self.kept:
-            self.places = min(self.kept, max(1, round(len(new) * largest_share / (1 - largest_share))))
+        self.places = replayed_places(len(new), self.kept, largest_share)
         self.transform, self.own_pastes = transform, own_pastes
 
     def __len__(self) -> int:
@@ -79,6 +77,13 @@ class TrainingSet(Dataset[Augmented]):
         augmented = self.transform(sample)
         torch.default_generator.set_state(before)
         return augmented
+
+
+def replayed_places(new: int, kept: int, largest_share: float | None) -> int:
+    """How many of `kept` replayed samples a pass over `new` new ones has (`TrainingSet`); at least one, if there are any."""
+    if largest_share is None or not kept:
+        return kept
+    return min(kept, max(1, round(new * largest_share / (1 - largest_share))))
 
 
 class BatchStream:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from eircli.common.types import Box, Colour, FoveatedInstance, Instance, SampleSource, StoredImage, UInt8Array
+from eircli.common.types import Box, Colour, FoveatedInstance, Instance, Sample, StoredImage, UInt8Array
 
 Selection = Literal["single-component", "component"]
 
@@ -29,6 +29,15 @@ class Candidate(NamedTuple):
     component: int
     """Number of the component of the class's pixels in that image, from 1; or `WHOLE_CLASS`, for the image as a whole."""
     area: int
+
+
+class Origin(NamedTuple):
+    """Where an exemplar comes from."""
+
+    class_id: int
+    source: str
+    """The image's id."""
+    step: int
 
 
 def candidates(label: UInt8Array, channels: Sequence[int], image: int, selection: Selection, min_area: int) -> list[Candidate]:
@@ -63,30 +72,30 @@ def candidate_mask(label: UInt8Array, candidate: Candidate) -> NDArray[np.bool_]
     return np.asarray(components == candidate.component)
 
 
-def cut_out(source: SampleSource, candidate: Candidate, class_id: int, name: str, step: int, canvas: Colour) -> Instance:
+def cut_out(sample: Sample, candidate: Candidate, origin: Origin, canvas: Colour) -> Instance:
     """Cut a candidate out of its image: the pixels of its bounding box, `canvas` outside its mask."""
-    image, label = source.load(candidate.image)
+    image, label = sample
     mask, box = _cropped(candidate_mask(label, candidate))
     crop = image[box.window].copy()
     crop[~mask] = canvas
-    return Instance(crop, mask, class_id, name, box, (label.shape[0], label.shape[1]), step)
+    return Instance(crop, mask, origin.class_id, origin.source, box, (label.shape[0], label.shape[1]), origin.step)
 
 
-def cut_out_foveated(
-    source: SampleSource, candidate: Candidate, class_id: int, name: str, step: int, ring: float, shrink: int
-) -> FoveatedInstance:
+def cut_out_foveated(sample: Sample, candidate: Candidate, origin: Origin, ring: float, shrink: int) -> FoveatedInstance:
     """Cut a candidate out of its image together with its surroundings.
 
     Args:
         ring: how much is kept sharp on every side of its bounding box, as a fraction of the box's height or width.
         shrink: a pixel of the thumbnail is the mean of `shrink` x `shrink` of the image, or of what is left of it at the edges.
     """
-    image, label = source.load(candidate.image)
+    image, label = sample
     mask, box = _cropped(candidate_mask(label, candidate))
     size = (label.shape[0], label.shape[1])
     view = widened(box, ring, size)
     thumbnail = np.asarray(Image.fromarray(image).reduce(shrink))
-    return FoveatedInstance(image[view.window], view, thumbnail, shrink, mask, class_id, name, box, size, step)
+    return FoveatedInstance(
+        image[view.window], view, thumbnail, shrink, mask, origin.class_id, origin.source, box, size, origin.step
+    )
 
 
 def widened(box: Box, ring: float, size: tuple[int, int]) -> Box:
@@ -104,7 +113,6 @@ def _cropped(mask: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], Box]:
     return mask[found], Box(rows.start, columns.start, rows.stop, columns.stop)
 
 
-def store_image(source: SampleSource, candidate: Candidate, ids: UInt8Array, class_id: int, name: str, step: int) -> StoredImage:
-    """The whole image of a candidate with its label at this step, as class ids; `ids`, uint8 [256], maps channels to them."""
-    image, label = source.load(candidate.image)
-    return StoredImage(image, ids[label], class_id, name, step)
+def store_image(sample: Sample, origin: Origin, ids: UInt8Array) -> StoredImage:
+    """A whole image with its label at this step, as class ids; `ids`, uint8 [256], maps channels to them."""
+    return StoredImage(sample.image, ids[sample.label], *origin)

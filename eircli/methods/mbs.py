@@ -100,6 +100,7 @@ def selective_labels(labels: Tensor, teacher_logits: Tensor, threshold: float) -
 def squared_cosines(weight: Tensor, new: int) -> Tensor:
     """The mean squared cosine, [], of each of the last `new` rows of weight [K, C] with every other row, which gets no gradient."""
     unit = normalize(weight, dim=1)
-    cosines = unit[-new:] @ unit.detach().T
+    # Not a matrix product, which autocast would compute in low precision.
+    cosines = (unit[-new:].unsqueeze(1) * unit.detach()).sum(dim=2)
     itself = torch.eye(len(weight), dtype=torch.bool, device=weight.device)[-new:]
     return torch.where(itself, 0, cosines.square()).sum() / (new * (len(weight) - 1))

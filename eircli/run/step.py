@@ -49,7 +49,7 @@ def make_context(run: Run, step: int, teacher: DeepLab | None, memory: Path | No
     """The context of the step's method, on the training device; the pixels of a bank larger than `bank_memory_gb` in host memory."""
     device, old, kind = plan.compute.device, len(run.schedule.old(step)), run.manifest.memory_kind
     remembered = None
-    if memory is not None and kind is not None:
+    if memory is not None and kind is not None and run.manifest.method.reads_memory:
         limit = 1e9 * run.manifest.runtime.bank_memory_gb
         remembered = memory_kind(kind.name).for_step(memory, run.memory_table(step), old, device, limit)
     return Context(

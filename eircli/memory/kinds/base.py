@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from eircli.common.types import Colour, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
-from eircli.memory.harvest import Candidate
+from eircli.memory.harvest import Candidate, Origin
 from eircli.memory.select import Score
 from eircli.memory.standalone import LabelledImages
 
@@ -25,30 +26,47 @@ Writer = Callable[[Path, Facts], Facts]
 
 
 @dataclass(frozen=True)
-class Material:
-    """The input from which the memory for the step after `step` is built.
-
-    Passes through the step's model are callables, so that only the kinds and rules that use it need it trained.
-    """
+class Harvest:
+    """A step's images, and how exemplars are cut from them."""
 
     step: int
     images: LabelledImages
     """The step's training images, as labelled at that step."""
     new: Mapping[int, int]
     """Channel → class id of the classes that the step has learned."""
+    settings: Memory
+    canvas: Colour
+    """What is blank to the backbone."""
+
+    @cached_property
+    def ids(self) -> UInt8Array:
+        """uint8 [256], channel → class id; other values map to themselves."""
+        ids = np.arange(256, dtype=np.uint8)
+        ids[list(self.new)] = list(self.new.values())
+        return ids
+
+    def origin(self, candidate: Candidate) -> Origin:
+        """Where the exemplar of a candidate comes from."""
+        return Origin(self.new[candidate.channel], self.images.ids[candidate.image], self.step)
+
+
+@dataclass(frozen=True)
+class Material(Harvest):
+    """The input from which the memory for the step after `step` is built.
+
+    Passes through the step's model are callables, so that only the kinds and rules that use it need it trained.
+    """
+
     old: Sequence[int]
     """The class ids learned before it."""
     before: Path | None
     """The memory that the step had; None if there are no classes before."""
-    settings: Memory
     options: Mapping[str, float]
     """What the method's settings add (`MethodSettings.memory_options`)."""
     generator: np.random.Generator
     """Of the rules that draw."""
     workers: int
     """Worker processes that read labels."""
-    canvas: Colour
-    """What is blank to the backbone."""
     score: Callable[[Sequence[Candidate]], list[Score]]
     """Scores candidates, ordered by image, by the step's model."""
     features: Callable[[], Iterable[tuple[Tensor, Tensor, Tensor]]]

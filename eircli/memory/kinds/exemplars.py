@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader, Subset
 from eircli.common.distributed import gather_shards, shard, world_size
 from eircli.common.errors import UserError
 from eircli.common.progress import track
-from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
+from eircli.common.types import Exemplar, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank, write_bank
 from eircli.memory.codecs import check_codec
 from eircli.memory.encoded import EncodedExemplar, encode
 from eircli.memory.harvest import Candidate, candidates
-from eircli.memory.kinds.base import Facts, Material, MemoryKind, Writer
+from eircli.memory.kinds.base import Facts, Harvest, Material, MemoryKind, Writer
 from eircli.memory.select import RULES, Pool, share_out
 
 
@@ -35,24 +35,8 @@ class ExemplarKind(MemoryKind):
         """The candidates of `channels` in the label map uint8 [H, W] of the image at a position."""
 
     @abstractmethod
-    def make_exemplar(
-        self,
-        images: SampleSource,
-        candidate: Candidate,
-        ids: UInt8Array,
-        source: str,
-        step: int,
-        settings: Memory,
-        canvas: Colour,
-    ) -> Exemplar:
-        """The exemplar that a candidate stands for.
-
-        Args:
-            ids: uint8 [256], channel → class id.
-            source: the image's id.
-            canvas: what is blank to the backbone.
-            settings: what of the image is kept, where that is a choice.
-        """
+    def make_exemplar(self, harvest: Harvest, candidate: Candidate) -> Exemplar:
+        """The exemplar that a candidate stands for."""
 
     def dedup_key(self, class_id: int, position: int, source: str) -> Hashable:
         """Identity of a candidate: of several with the same identity only one is kept. By default all differ."""
@@ -139,8 +123,6 @@ class Supply:
     def __init__(self, kind: ExemplarKind, material: Material, found: Sequence[Candidate]) -> None:
         self.kind, self.material, self.found = kind, material, found
         self.before = None if material.before is None else Bank(material.before)
-        self.ids = np.arange(256, dtype=np.uint8)
-        self.ids[list(material.new)] = list(material.new.values())
 
     def ranked(self) -> dict[int, Sequence[int]]:
         """Class id → positions, best first: old classes in the order of the previous bank, new ones ranked by the rule."""
@@ -170,10 +152,8 @@ class Supply:
         if class_id in self.material.old:
             assert self.before is not None
             return self.before.record(position)
-        images, candidate, settings = self.material.images, self.found[position], self.material.settings
-        name, step = images.ids[candidate.image], self.material.step
-        exemplar = self.kind.make_exemplar(images, candidate, self.ids, name, step, settings, self.material.canvas)
-        return encode(exemplar, settings.encoding, settings.quality)
+        settings = self.material.settings
+        return encode(self.kind.make_exemplar(self.material, self.found[position]), settings.encoding, settings.quality)
 
     def dedup_key(self, class_id: int, position: int) -> Hashable:
         """Its identity (`ExemplarKind.dedup_key`)."""

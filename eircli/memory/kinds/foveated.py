@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
-from eircli.config.manifest import Memory
 from eircli.memory.decoded import Instances, decode
 from eircli.memory.foveated import FoveatedBank, FoveatedSamples
 from eircli.memory.harvest import Candidate, cut_out_foveated
+from eircli.memory.kinds.base import Harvest
 from eircli.memory.kinds.exemplars import ObjectKind
 from eircli.memory.standalone import LabelledImages
 
@@ -20,18 +20,9 @@ class FoveatedMemory(ObjectKind):
 
     name = "foveated"
 
-    def make_exemplar(
-        self,
-        images: SampleSource,
-        candidate: Candidate,
-        ids: UInt8Array,
-        source: str,
-        step: int,
-        settings: Memory,
-        canvas: Colour,
-    ) -> Exemplar:
-        class_id = int(ids[candidate.channel])
-        return cut_out_foveated(images, candidate, class_id, source, step, settings.ring, settings.thumbnail)
+    def make_exemplar(self, harvest: Harvest, candidate: Candidate) -> Exemplar:
+        sample, settings = harvest.images.load(candidate.image), harvest.settings
+        return cut_out_foveated(sample, candidate, harvest.origin(candidate), settings.ring, settings.thumbnail)
 
     def samples(self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None) -> SampleSource:
         return FoveatedSamples(FoveatedBank(path), table)

@@ -9,6 +9,7 @@ from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank
 from eircli.memory.harvest import Candidate, image_candidates, store_image
+from eircli.memory.kinds.base import Harvest
 from eircli.memory.kinds.exemplars import ExemplarKind
 from eircli.memory.standalone import LabelledImages, StoredImages
 
@@ -21,17 +22,8 @@ class ImageMemory(ExemplarKind):
     def find(self, label: UInt8Array, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
         return image_candidates(label, channels, image)
 
-    def make_exemplar(
-        self,
-        images: SampleSource,
-        candidate: Candidate,
-        ids: UInt8Array,
-        source: str,
-        step: int,
-        settings: Memory,
-        canvas: Colour,
-    ) -> Exemplar:
-        return store_image(images, candidate, ids, int(ids[candidate.channel]), source, step)
+    def make_exemplar(self, harvest: Harvest, candidate: Candidate) -> Exemplar:
+        return store_image(harvest.images.load(candidate.image), harvest.origin(candidate), harvest.ids)
 
     def dedup_key(self, class_id: int, position: int, source: str) -> Hashable:
         return source

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
-from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank
 from eircli.memory.decoded import Instances, decode
 from eircli.memory.harvest import Candidate, cut_out
+from eircli.memory.kinds.base import Harvest
 from eircli.memory.kinds.exemplars import ObjectKind
 from eircli.memory.standalone import LabelledImages, StandaloneInstances
 
@@ -20,17 +20,8 @@ class InstanceMemory(ObjectKind):
 
     name = "instances"
 
-    def make_exemplar(
-        self,
-        images: SampleSource,
-        candidate: Candidate,
-        ids: UInt8Array,
-        source: str,
-        step: int,
-        settings: Memory,
-        canvas: Colour,
-    ) -> Exemplar:
-        return cut_out(images, candidate, int(ids[candidate.channel]), source, step, canvas)
+    def make_exemplar(self, harvest: Harvest, candidate: Candidate) -> Exemplar:
+        return cut_out(harvest.images.load(candidate.image), candidate, harvest.origin(candidate), harvest.canvas)
 
     def samples(self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None) -> SampleSource:
         return StandaloneInstances(Bank(path), table, canvas)
