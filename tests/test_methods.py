@@ -1,6 +1,8 @@
 """Methods as the loop sees them: what they prepare, and which losses they name."""
 
+import math
 from dataclasses import replace
+from statistics import median
 from typing import cast
 
 import numpy as np
@@ -16,7 +18,7 @@ from eircli.config.section import MethodSettings
 from eircli.memory.decoded import Instances
 from eircli.methods import METHODS, build_method
 from eircli.methods.base import Context
-from eircli.methods.eir import Eir
+from eircli.methods.eir import Eir, surely_unseen
 from eircli.model.deeplab import DeepLab
 from eircli.model.tiles import best_channels
 from tests import reference
@@ -102,7 +104,7 @@ def test_the_surroundings_of_stand_alone_samples_are_treated_as_told(surrounding
     prepared, labels = method.prepare(batch()), batch().labels
     assert prepared.targets is not None
     assert prepared.region is not None
-    pseudo = method.add_pseudo_labels(labels, method.teacher(batch().images))
+    pseudo = method.add_pseudo_labels(labels, method.seen(method.teacher(batch().images), batch()))
     assert 0 < int((pseudo[1] != labels[1]).sum()) < int((labels[1] == 0).sum()), "some are sure"
     for image, row, column in np.ndindex(2, 32, 32):
         label = int(labels[image, row, column])
@@ -112,6 +114,50 @@ def test_the_surroundings_of_stand_alone_samples_are_treated_as_told(surrounding
         assert bool(prepared.region[image, row, column]) == (label in (0, 1)), "distilled in any case"
         counted = label != IGNORE and not (image == 1 and label == 0 and surroundings == "ignore")
         assert bool(method.counted_pixels(batch())[image, row, column]) == counted
+
+
+def test_median_thresholds_are_each_class_s_own() -> None:
+    """Half of the background pixels that the teacher gives a class are pseudo-labelled; by a loop over pixels."""
+    given = context()
+    assert given.teacher is not None
+    with torch.no_grad():
+        for number, classifier in enumerate(given.teacher.classifiers):
+            cast(torch.nn.Conv2d, classifier).weight.normal_(std=20, generator=torch.Generator().manual_seed(number))
+    method = build_method(eir(thresholds="median", threshold=1.0), given)
+    assert isinstance(method, Eir)
+    batches = [replace(batch(), labels=batch().labels.roll(8 * shift, dims=2)) for shift in range(3)]
+    method.begin(DeepLab(TINY, [OLD]), lambda: iter(batches))
+    sigmoids: dict[int, list[float]] = {channel: [] for channel in range(1 + OLD)}
+    for one in batches:
+        best, channel = method.seen(method.teacher(one.images.float()), one)
+        for place in np.ndindex(2, 32, 32):
+            if one.labels[place] == 0:
+                sigmoids[int(channel[place])].append(float(best[place].sigmoid()))
+    assert sum(map(bool, sigmoids.values())) > 1, "the teacher sees several classes"
+    assert isinstance(method.threshold, torch.Tensor)
+    for number, found in enumerate(method.threshold.tolist()):
+        assert found == pytest.approx(median(sigmoids[number] or [0.001]), abs=2e-3)
+    labels = batches[0].labels
+    pseudo = method.add_pseudo_labels(labels, method.seen(method.teacher(batches[0].images.float()), batches[0]))
+    best, seen = method.seen(method.teacher(batches[0].images.float()), batches[0])
+    for place in np.ndindex(2, 32, 32):
+        sure = float(best[place].sigmoid()) >= method.threshold.tolist()[int(seen[place])]
+        expected = seen[place] if labels[place] == 0 and sure else labels[place]
+        assert pseudo[place] == expected
+
+
+def test_median_thresholds_are_no_higher_than_the_threshold() -> None:
+    method = build_method(eir(thresholds="median", threshold=0.2), context())
+    assert isinstance(method, Eir)
+    method.begin(DeepLab(TINY, [OLD]), lambda: iter([batch()]))
+    assert isinstance(method.threshold, torch.Tensor)
+    assert method.threshold.max() == pytest.approx(0.2)
+
+
+def test_background_counts_by_what_the_old_model_sees_there() -> None:
+    best, channel = torch.tensor([[[0.0, 2.0, -1.0]]]), torch.tensor([[[0, 1, 2]]], dtype=torch.uint8)
+    expected = [1, 1 - 1 / (1 + math.exp(-2)), 1 - 1 / (1 + math.exp(1))]
+    torch.testing.assert_close(surely_unseen(best, channel), torch.tensor([[expected]]))
 
 
 def one_instance() -> Instances:

@@ -223,6 +223,15 @@ def test_what_is_wrong_is_said_in_one_line(override: str, message: str) -> None:
     [
         (["method.memory=foveated"], "memory: foveated needs surroundings: ignore or pseudo-labels"),
         (["method.surroundings=pseudo-labels", "method.pseudo_labels=false"], "needs pseudo_labels: true"),
+        (
+            ["method.thresholds=median", "method.pseudo_labels=false"],
+            "thresholds: median and slots: unseen need pseudo_labels: true",
+        ),
+        (["method.slots=unseen", "method.pseudo_labels=false"], "thresholds: median and slots: unseen need pseudo_labels: true"),
+        (
+            ["method.name=image-replay", "method.thresholds=median", "method.missing=ignore"],
+            "thresholds: median needs pseudo-labels",
+        ),
         (["method.fillers=none", "method.pseudo_labels=false"], "fusion pastes nothing"),
         (["method.name=image-replay", "method.distill.loss=decomposed"], "decomposed makes no pseudo-labels"),
         (["memory.current_labels=true"], r"memory\.current_labels is about whole stored images"),

@@ -107,6 +107,22 @@ def test_slots(seed: int, side: int, limit: int) -> None:
         assert [tuple(corner) for corner in corners] == reference.slots(label, side, limit)
 
 
+@settings(max_examples=15, deadline=None)
+@given(seed=seeds, side=st.integers(1, CROP), limit=st.integers(1, 6))
+def test_slots_count_background_by_how_unseen_it_is(seed: int, side: int, limit: int) -> None:
+    """Eighths, so that sums are exact."""
+    s = scene(seed)
+    unseen = np.random.default_rng(seed).integers(0, 9, s.labels.shape) / 8
+    found = replay.select_slots(s.labels, side, limit, torch.from_numpy(unseen).float())
+    for corners, label, counts in zip(found.tolist(), s.labels.numpy(), unseen, strict=True):
+        value: dict[tuple[int, int], float] = {}
+        for row, column in np.ndindex(CROP // side * side, CROP // side * side):
+            corner = (row // side * side, column // side * side)
+            value[corner] = value.get(corner, 0) + (counts[row, column] if label[row, column] == 0 else 0)
+        ranked = sorted(value, key=lambda corner: (-value[corner], corner))
+        assert [tuple(corner) for corner in corners] == ranked[:limit]
+
+
 @settings(max_examples=40, deadline=None)
 @given(
     seed=seeds,

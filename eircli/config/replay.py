@@ -45,6 +45,9 @@ class EirSettings(ExemplarReplay):
     """Side of the square slots that instances are scaled to, pixels of the crop."""
     fillers: Literal["best-slot", "spread", "none"] = "best-slot"
     """Where instances of random old classes go: all into the best slot (the authors), the free slots, or nowhere."""
+    slots: Literal["background", "unseen"] = "background"
+    """Which slots come first: those with the most background after pseudo-labelling (the paper); or unseen: the same, but where the
+    old model sees an old class, background counts by how unsure it is."""
     fillers_below: Annotated[int, Field(ge=0)] = 2
     """Images with fewer potential classes than this are filled up to `pastes` pastes."""
     paste_scale: Literal["slot", "native"] = "slot"
@@ -69,6 +72,8 @@ class EirSettings(ExemplarReplay):
             raise ValueError("surroundings: pseudo-labels needs pseudo_labels: true")
         if self.memory == "foveated" and self.surroundings == "background":
             raise ValueError("memory: foveated needs surroundings: ignore or pseudo-labels, since other objects may be in them")
+        if not self.pseudo_labels and (self.thresholds, self.slots) != ("fixed", "background"):
+            raise ValueError("thresholds: median and slots: unseen need pseudo_labels: true")
         if self.fusion and not self.pseudo_labels and self.fillers == "none":
             raise ValueError("fusion pastes nothing with pseudo_labels: false and fillers: none; give fusion: false")
         return self
@@ -121,7 +126,12 @@ class ImageReplaySettings(ExemplarReplay):
 
     @model_validator(mode="after")
     def _settings_agree(self) -> ImageReplaySettings:
-        if self.distill.loss == "decomposed" and (self.pseudo_labels or self.missing in ("pseudo-labels", "confident")):
+        makes_pseudo_labels = self.pseudo_labels or self.missing in ("pseudo-labels", "confident")
+        if self.thresholds == "median" and not makes_pseudo_labels:
+            raise ValueError(
+                "thresholds: median needs pseudo-labels: give pseudo_labels: true, or missing: pseudo-labels or confident"
+            )
+        if self.distill.loss == "decomposed" and makes_pseudo_labels:
             raise ValueError(
                 "distill.loss decomposed makes no pseudo-labels: give pseudo_labels: false and missing: ignore or background"
             )

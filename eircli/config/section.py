@@ -108,6 +108,9 @@ class ExemplarReplay(MethodSettings):
 
     threshold: Fraction = 0.7
     """The least sigmoid of a pseudo-label."""
+    thresholds: Literal["fixed", "median"] = "fixed"
+    """fixed: `threshold` for every class; median: for each class the median of the sigmoids with which the old model sees it in the
+    step's images, if that is less (as PLOP's gate does with entropies)."""
     replay_share: PositiveFraction | None = None
     """The largest share of a pass that stored exemplars make up, as samples of their own, drawn anew for every pass; none: all of
     them, each once."""

@@ -67,12 +67,16 @@ def draw(
 
 
 def pseudo_labels(
-    labels: UInt8[Tensor, "n h w"], best: Float[Tensor, "n h w"], channel: UInt8[Tensor, "n h w"], threshold: float
+    labels: UInt8[Tensor, "n h w"],
+    best: Float[Tensor, "n h w"],
+    channel: UInt8[Tensor, "n h w"],
+    threshold: float | Float[Tensor, " channels"],
 ) -> UInt8[Tensor, "n h w"]:
     """Give background pixels the teacher's best channel where it is a class with a sigmoid of at least `threshold` (methods/README.md §5.1).
 
     Args:
         best, channel: the teacher's greatest logit of every pixel, and its channel.
+        threshold: of all classes, or of each channel.
 
     Returns:
         The labels with pseudo-labels; labelled and ignored pixels as they were.
@@ -83,7 +87,8 @@ def pseudo_labels(
         >>> pseudo_labels(labels, best, channel, threshold=0.7)
         tensor([[[1, 0, 3]]], dtype=torch.uint8)
     """
-    confident = (labels == BACKGROUND) & (channel != BACKGROUND) & (torch.sigmoid(best) >= threshold)
+    least = threshold[channel.long()] if isinstance(threshold, Tensor) else threshold
+    confident = (labels == BACKGROUND) & (channel != BACKGROUND) & (torch.sigmoid(best) >= least)
     return torch.where(confident, channel, labels)
 
 
@@ -109,8 +114,13 @@ def potential_classes(
     return torch.nn.functional.pad(channels, (0, limit - channels.shape[1]))
 
 
-def select_slots(combined: UInt8[Tensor, "n h w"], side: int, limit: int) -> Int[Tensor, "n slots 2"]:
+def select_slots(
+    combined: UInt8[Tensor, "n h w"], side: int, limit: int, unseen: Float[Tensor, "n h w"] | None = None
+) -> Int[Tensor, "n slots 2"]:
     """The slots of each image (methods/README.md §5.3).
+
+    Args:
+        unseen: what a background pixel counts; None: one.
 
     Returns:
         Top and left of the `limit` windows, of a grid of `side` pixels, with the most background pixels, best first.
@@ -124,7 +134,8 @@ def select_slots(combined: UInt8[Tensor, "n h w"], side: int, limit: int) -> Int
     """
     n, height, width = combined.shape
     rows, columns = height // side, width // side
-    free = (combined[:, : rows * side, : columns * side] == BACKGROUND).view(n, rows, side, columns, side)
+    free = combined == BACKGROUND if unseen is None else torch.where(combined == BACKGROUND, unseen, 0)
+    free = free[:, : rows * side, : columns * side].reshape(n, rows, side, columns, side)
     windows = free.sum(dim=(2, 4)).flatten(1).argsort(dim=1, descending=True, stable=True)[:, :limit]
     return torch.stack([windows // columns, windows % columns], dim=2) * side
 

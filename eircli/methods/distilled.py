@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
+from eircli.common.distributed import all_reduce_sum
 from eircli.common.types import BACKGROUND, IGNORE, Batch
 from eircli.config.replay import EirSettings, ImageReplaySettings
 from eircli.config.section import Distill
 from eircli.memory.replay import pseudo_labels
-from eircli.methods.base import Context, Method
+from eircli.methods.base import CalibrationPass, Context, Method
 from eircli.methods.losses import imitation_bce, reasoning_scores
+from eircli.methods.medians import histogram, medians
 from eircli.methods.tiled_losses import tiled_decomposed_losses, tiled_losses
 from eircli.model.deeplab import DeepLab
 from eircli.model.tiles import best_channels
+
+Seen = tuple[Tensor, Tensor]
+"""The greatest logit of every pixel, float [N, H, W], and its channel, uint8 [N, H, W]."""
+
+MEDIAN_BINS = 1000
+"""Bins of the histograms from which median sigmoids are read."""
 
 SURELY_NOT = -30.0
 """The logit of a class that is not there."""
@@ -29,12 +39,25 @@ class DistilledReplay(Method):
     def __init__(self, config: EirSettings | ImageReplaySettings, context: Context) -> None:
         assert context.teacher is not None
         self.context, self.teacher = context, context.teacher
-        self.distill, self.threshold, self.positive_weight = config.distill, config.threshold, config.positive_weight
+        self.distill, self.positive_weight = config.distill, config.positive_weight
+        self.least, self.medians = config.threshold, config.thresholds == "median"
+        self.threshold: float | Tensor = self.least
         self.decomposed = config.distill.loss == "decomposed"
 
-    def add_pseudo_labels(self, labels: Tensor, teacher_logits: Tensor) -> Tensor:
-        """Labels uint8 [N, H, W] → the same with pseudo-labels, from the teacher's logits [N, 1 + old, h, w]."""
-        return pseudo_labels(labels, *best_channels(teacher_logits, labels.shape[1:]), self.threshold)
+    @torch.no_grad()
+    def begin(self, model: DeepLab, calibration: CalibrationPass) -> None:
+        """Take each class's threshold from the step's images, if thresholds are medians."""
+        if self.medians:
+            sure = median_certainties(self.teacher, calibration(), self.context.old)
+            self.threshold = sure.clamp(max=self.least).to(next(self.teacher.parameters()).device)
+
+    def seen(self, teacher_logits: Tensor, batch: Batch) -> Seen:
+        """What the teacher sees in a batch, at its images' size, by its logits [N, 1 + old, h, w]."""
+        return best_channels(teacher_logits, batch.labels.shape[1:])
+
+    def add_pseudo_labels(self, labels: Tensor, seen: Seen) -> Tensor:
+        """Labels uint8 [N, H, W] → the same with pseudo-labels, from what the teacher sees."""
+        return pseudo_labels(labels, *seen, self.threshold)
 
     def with_distillation(self, batch: Batch, teacher_logits: Tensor | None = None) -> Batch:
         """The batch with what the teacher says of it, and the region, if distillation is on.
@@ -71,6 +94,16 @@ class DistilledReplay(Method):
         pairs = zip(reasoning_scores(model, features, self.context.old), batch.teacher_features, strict=True)
         scores = torch.stack([imitation_bce(ours.float(), theirs.float()).mean() for ours, theirs in pairs])
         return losses | {"reasoning": self.distill.reasoning_weight * scores.sum()}
+
+
+def median_certainties(teacher: DeepLab, batches: Iterable[Batch], old: int) -> Tensor:
+    """Each channel's median sigmoid where the teacher sees it on background, float [1 + old], to 1/1000; of none, near 0."""
+    counts = torch.zeros(1 + old, MEDIAN_BINS, dtype=torch.int64)
+    for batch in batches:
+        best, channel = best_channels(teacher(batch.images.float()), batch.labels.shape[1:])
+        inside = batch.labels == BACKGROUND
+        counts += histogram(channel[inside], torch.sigmoid(best[inside]), 1 + old, MEDIAN_BINS)
+    return medians(all_reduce_sum(counts))
 
 
 def without_shown_classes(teacher_logits: Tensor, batch: Batch) -> Tensor:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 
-from eircli.common.types import IGNORE, Batch, SoftLabels
+from eircli.common.types import BACKGROUND, IGNORE, Batch, SoftLabels
 from eircli.config.replay import EirSettings
 from eircli.memory import decoded, fusion, replay
 from eircli.methods.base import Context
-from eircli.methods.distilled import DistilledReplay, replayed_background
+from eircli.methods.distilled import DistilledReplay, Seen, replayed_background
 
 
 class Eir(DistilledReplay):
@@ -30,13 +31,14 @@ class Eir(DistilledReplay):
     def prepare(self, batch: Batch) -> Batch:
         images, config = batch.images, self.config
         teacher_logits = self.teacher(images) if config.pseudo_labels else None
-        combined = batch.labels if teacher_logits is None else self.add_pseudo_labels(batch.labels, teacher_logits)
+        seen = None if teacher_logits is None else self.seen(teacher_logits, batch)
+        combined = batch.labels if seen is None else self.add_pseudo_labels(batch.labels, seen)
         # Decomposed, old channels imitate the teacher instead of learning its pseudo-labels, which still say where to paste what.
         known = batch.labels if self.decomposed else combined
         if not config.fusion:
             targets = self._where_known(replay.one_hot(known), batch, known)
             return self.with_distillation(batch.with_(images=images.float(), targets=targets), teacher_logits)
-        mixed, targets = self._fuse(images, batch, combined, known)
+        mixed, targets = self._fuse(images, batch, combined, known, seen)
         return self.with_distillation(batch.with_(images=mixed, targets=self._where_known(targets, batch, known)))
 
     def _where_known(self, targets: SoftLabels, batch: Batch, known: Tensor) -> SoftLabels:
@@ -46,7 +48,9 @@ class Eir(DistilledReplay):
         labels = batch.labels if self.config.surroundings == "ignore" else known
         return targets._replace(valid=targets.valid & ~replayed_background(batch, labels))
 
-    def _fuse(self, images: Tensor, batch: Batch, combined: Tensor, known: Tensor) -> tuple[Tensor, SoftLabels]:
+    def _fuse(
+        self, images: Tensor, batch: Batch, combined: Tensor, known: Tensor, seen: Seen | None
+    ) -> tuple[Tensor, SoftLabels]:
         config, instances = self.config, self.context.memory
         assert isinstance(instances, decoded.Instances)
         beta = config.mixup_beta if config.paste == "mixup" else None
@@ -55,7 +59,17 @@ class Eir(DistilledReplay):
         drawn = replay.draw(np.random.default_rng(batch.seed), size, config.pastes, config.flip, beta, config.paste_scale)
         draws = replay.Draws(*(d[first : first + len(images)] for d in drawn)).to(images.device)
         potential = replay.potential_classes(batch.labels, combined, self.context.old, config.pastes)
-        slots = replay.select_slots(combined, config.slot, config.pastes)
+        unseen = None if seen is None or config.slots == "background" else surely_unseen(*seen)
+        slots = replay.select_slots(combined, config.slot, config.pastes, unseen)
         pastes = replay.place(potential, slots, instances, draws, config.fillers, config.fillers_below)
         spared = None if config.paste_over_new else (known > self.context.old) & (known != IGNORE)
         return fusion.fuse(images, known, instances, pastes, draws, config.slot, spared, config.feather)
+
+
+def surely_unseen(best: Tensor, channel: Tensor) -> Tensor:
+    """How sure the old model is that a pixel is none of its classes, float [N, H, W]: 1 where it sees none.
+
+    Args:
+        best, channel: its greatest logit of every pixel, and that logit's channel.
+    """
+    return torch.where(channel == BACKGROUND, 1, 1 - torch.sigmoid(best))

@@ -34,7 +34,7 @@ class ImageReplay(DistilledReplay):
         images, labels, stored = batch.images.float(), batch.labels, batch.replayed.view(-1, 1, 1)
         completes = not self.decomposed and (self.config.pseudo_labels or self.config.missing in ("pseudo-labels", "confident"))
         teacher_logits = self.teacher(images) if completes else None
-        completed = labels if teacher_logits is None else self.add_pseudo_labels(labels, teacher_logits)
+        completed = labels if teacher_logits is None else self.add_pseudo_labels(labels, self.seen(teacher_logits, batch))
         ignored = torch.where(labels == BACKGROUND, IGNORE, labels)
         sure = torch.where(completed == BACKGROUND, IGNORE, completed)
         of_stored = {"pseudo-labels": completed, "confident": sure, "ignore": ignored, "background": labels}[self.config.missing]

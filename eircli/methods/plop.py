@@ -12,6 +12,7 @@ from eircli.common.types import BACKGROUND, IGNORE, Batch
 from eircli.config import methods as method_settings
 from eircli.methods.base import CalibrationPass, Context, Method
 from eircli.methods.losses import cross_entropy
+from eircli.methods.medians import histogram, medians
 from eircli.model.deeplab import DeepLab, upsample
 
 BINS = {"paper": 1000, "release": 100}
@@ -41,8 +42,7 @@ class Plop(Method):
         for batch in calibration():
             uncertain, guess = entropy(upsample(teacher(batch.images.float()), batch.labels.shape[1:]))
             inside = batch.labels == BACKGROUND
-            place = guess[inside] * bins + (scale * uncertain[inside] * bins).long().clamp(max=bins - 1)
-            counts += torch.bincount(place, minlength=counts.numel()).view_as(counts).cpu()
+            counts += histogram(guess[inside], scale * uncertain[inside], channels, bins)
         counts = all_reduce_sum(counts)
         thresholds = medians(counts) if gate == "paper" else released_medians(counts)
         thresholds = thresholds.clamp(min=self.config.least_threshold) / scale
@@ -81,12 +81,6 @@ class Plop(Method):
             for weight, ours, theirs in zip(weights, [*stages, merged], teacher, strict=True)
         ]
         return math.sqrt((1 + old + new) / new) * torch.stack(parts).mean()
-
-
-def medians(counts: Tensor) -> Tensor:
-    """Histograms int64 [K, bins] over 0..1 → the upper border of the bin that holds the median, float [K]; of none, of the first."""
-    median = (2 * counts.cumsum(dim=1) >= counts.sum(dim=1, keepdim=True)).int().argmax(dim=1)
-    return (median + 1) / counts.shape[1]
 
 
 def released_medians(counts: Tensor) -> Tensor:
