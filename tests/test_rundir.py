@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import yaml
 
 from eircli.common.errors import UserError
 from eircli.common.io import atomic_write, sha256
+from eircli.run.record import ORDER, Entry, Steps, forget_derived
 from eircli.run.rundir import RunDir, open_run_dir
 
 RECIPE = "dataset: {kind: shapes}\nprotocol: {schedule: 6-2}\nmethod: {name: eir}\n"
@@ -107,6 +109,30 @@ def test_what_was_made_from_an_earlier_version_is_forgotten(run: RunDir) -> None
         assert recorded() == {0: {"checkpoint", "results"}, 1: {"bank", "checkpoint"}, 2: {"bank"}}
         run.record(1, "bank", make(run, 1, "bank.h5", b"other"))
         assert recorded() == {0: {"checkpoint", "results"}, 1: {"bank"}}
+
+
+@pytest.mark.parametrize("needs_model", [False, True])
+def test_what_is_forgotten_is_what_the_files_were_made_from(needs_model: bool) -> None:
+    """Every artifact of four steps replaced in turn, of which the second was imported; against a search through what reaches what."""
+    entry = Entry("f", 1, "0", "now", "1", "1", "1")
+    for replaced in [(step, name) for step in range(4) for name in ORDER]:
+        steps: Steps = {step: dict.fromkeys(ORDER, entry) for step in range(4)}
+        steps[1]["checkpoint"] = replace(entry, facts={"imported": "x.pth"})
+        everything = {(step, name) for step in range(4) for name in ORDER}
+        makes: dict[tuple[int, str], set[tuple[int, str]]] = {one: set() for one in everything}
+        for step in range(4):
+            makes[step, "bank"] |= {(step, "checkpoint"), (step + 1, "bank")}
+            makes[step, "checkpoint"] |= {(step + 1, "checkpoint")} | ({(step + 1, "bank")} if needs_model else set())
+            makes[step, "checkpoint"] |= {(t, name) for t in range(step, 4) for name in ("results", "results_full_size")}
+        gone: set[tuple[int, str]] = set()
+        todo: list[tuple[int, str]] = [replaced]
+        while todo:
+            for one in makes.get(todo.pop(), set()) - gone - {(1, "checkpoint")}:
+                if one in everything:
+                    gone.add(one)
+                    todo.append(one)
+        forget_derived(steps, *replaced, needs_model)
+        assert {(step, name) for step, made in steps.items() for name in made} == everything - gone
 
 
 def test_atomic_write_is_all_or_nothing(tmp_path: Path) -> None:

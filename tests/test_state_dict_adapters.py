@@ -158,6 +158,20 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     assert "has a checkpoint already; --again takes its place" in capfd.readouterr().err
     assert eir(*command, "--again") == 0
     assert "taken: " in capfd.readouterr().out
+    beyond = [*net, "--run-dir", str(tmp_path / "beyond")]
+    assert eir("train", str(tmp_path / "run"), "--step", "1") == 0
+    trained = str(tmp_path / "run" / "step-1" / "model.pt")
+    assert eir("import-checkpoint", trained, "--into", recipe, "--step", "1", *beyond) == 0
+    weights = (tmp_path / "beyond" / "step-1" / "model.pt").read_bytes()
+    assert eir("build-memory", str(tmp_path / "beyond"), "--step", "2") == 0
+    assert eir("train", str(tmp_path / "beyond"), "--step", "2") == 0
+    capfd.readouterr()
+    assert eir("run-protocol", str(tmp_path / "beyond"), "--json") == 0
+    assert [step["step"] for step in json.loads(capfd.readouterr().out)["runs"][0]["steps"]] == [1, 2]
+    assert (tmp_path / "beyond" / "step-1" / "model.pt").read_bytes() == weights, "the import is kept"
+    assert not (tmp_path / "beyond" / "step-0").exists(), "nothing before it is made"
+    assert eir("status", str(tmp_path / "beyond")) == 0
+    assert "nothing, the run is complete" in capfd.readouterr().out
     other = ["--set", "protocol.schedule=[[2, 1], [3], [4]]", *net, "--run-dir", str(tmp_path / "other")]
     ours = str(tmp_path / "run" / "step-0" / "model.pt")
     assert eir("import-checkpoint", ours, "--into", recipe, "--step", "0", *other) == 2

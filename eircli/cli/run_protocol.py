@@ -51,4 +51,4 @@ def command(
     for run in finished:
         print(f"{run.name}: {run.run_dir}")
     last = finished[-1]
-    print(f"next: eir evaluate {last.run_dir} --step {len(last.steps) - 1} --pictures 4")
+    print(f"next: eir evaluate {last.run_dir} --step {last.steps[-1].step} --pictures 4")

@@ -110,10 +110,12 @@ def compare(runs: Sequence[Run], against: str | None = None) -> Comparison:
 
 
 def _every_step(run: Run) -> list[StepResults]:
-    for step in range(len(run.schedule)):
+    """The results of every step, from that on which the run begins with."""
+    steps = range(run.directory.first_step, len(run.schedule))
+    for step in steps:
         if not run.directory.done(step, "results"):
             raise UserError(f"{run.directory.path}: step {step} has no results yet; run: eir run-protocol {run.directory.name}")
-    return [read_results(run.directory, step) for step in range(len(run.schedule))]
+    return [read_results(run.directory, step) for step in steps]
 
 
 def _check_alike(runs: Sequence[Run], results: Sequence[Sequence[StepResults]]) -> None:
@@ -182,7 +184,9 @@ def _group(name: str, runs: Sequence[Run], figures: Sequence[Sequence[Figures]])
         run_dirs=[str(run.directory.path) for run in runs],
         budget=manifest.memory.budget if manifest.memory_kind is not None and manifest.memory_kind.bounded else None,
         memory_bytes=_summary(sizes) if sizes else None,
-        steps=[{figure: _summary([run[step][figure] for run in figures]) for figure in FIGURES} for step in range(last + 1)],
+        steps=[
+            {figure: _summary([run[step][figure] for run in figures]) for figure in FIGURES} for step in range(len(figures[0]))
+        ],
     )
 
 

@@ -39,15 +39,16 @@ NEEDED: tuple[Artifact, ...] = ("bank", "checkpoint", "results")
 
 
 def status(run: Run) -> RunStatus:
-    """What of a run is done, each file checked against the record.
+    """What of a run is done, each file checked against the record; from the step on that it begins with.
 
     Raises:
         UserError: a file is damaged, or the class names can be had neither from the record nor from the data set.
     """
     steps: list[StepStatus] = []
     following = None
-    for step in range(len(run.schedule)):
-        needed = [artifact for artifact in NEEDED if artifact != "bank" or (step > 0 and run.manifest.memory_kind)]
+    first = run.directory.first_step
+    for step in range(first, len(run.schedule)):
+        needed = [artifact for artifact in NEEDED if artifact != "bank" or (step > first and run.manifest.memory_kind)]
         done = {artifact: run.directory.done(step, artifact) for artifact in needed}
         made = {artifact: run.directory.steps[step][artifact].made for artifact in needed if done[artifact]}
         steps.append(StepStatus(step, done, run.directory.resume_file(step).exists(), made))
@@ -58,7 +59,7 @@ def status(run: Run) -> RunStatus:
 
 
 def recorded_results(run: Run) -> list[StepResults] | None:
-    """The results of every step of a finished run; None if anything of it is still to do."""
+    """The results of every step of a finished run, from that on which it begins with; None if anything of it is still to do."""
     if status(run).next is not None:
         return None
-    return [read_results(run.directory, step) for step in range(len(run.schedule))]
+    return [read_results(run.directory, step) for step in range(run.directory.first_step, len(run.schedule))]

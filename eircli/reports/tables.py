@@ -51,12 +51,12 @@ def protocol_table(runs: Sequence[FinishedRun]) -> Group:
         table.add_column(name, style=style, no_wrap=True)
     for name in ("old", "new", "all", "harmonic", "old classes' pixels\ntaken by background"):
         table.add_column(name, justify="right")
-    for number in range(max(len(run.steps) for run in runs)):
+    for number in sorted({step.step for run in runs for step in run.steps}):
         for run in runs:
-            if number < len(run.steps):
-                step = run.steps[number]
+            for step in run.steps:
                 figures = (step.old, step.new, step.all, step.harmonic, step.old_taken_by_background)
-                table.add_row(str(number), run.name, *(percent(figure) for figure in figures))
+                if step.step == number:
+                    table.add_row(str(number), run.name, *(percent(figure) for figure in figures))
         table.add_section()
     return Group(title, table)
 

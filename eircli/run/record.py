@@ -87,20 +87,38 @@ class Record:
 
 
 def forget_derived(steps: Steps, step: int, artifact: Artifact, memory_needs_model: bool) -> None:
-    """Drop from the record what was made from an artifact that is replaced.
+    """Drop from the record what was made from an artifact that is replaced, and all that was made from that.
 
-    A bank is an input of its step's checkpoint and of all later banks; a checkpoint of its results, all later
-    checkpoints, and all later banks if they were chosen or made by the model; results of nothing.
+    A checkpoint is made from the checkpoint before and its step's bank, unless it was imported; a bank from the bank before, and
+    from the checkpoint before if the model chooses or makes it; results from their step's checkpoint and all before it.
     """
-    order = {"bank": 0, "checkpoint": 1, "results": 2, "results_full_size": 2}
-    if order[artifact] == 2:
-        return
-    for later, recorded in steps.items():
-        for name in list(recorded):
-            from_model = artifact == "bank" or name != "bank" or memory_needs_model
-            derived = order[name] > order[artifact] if later == step else from_model
-            if later >= step and derived:
-                del recorded[name]
+    stale = {(step, artifact)}
+    for later in range(step, max(steps) + 1):
+        made = steps.get(later, {})
+        for name in ORDER:
+            inputs = _inputs(later, name, made.get(name), memory_needs_model)
+            if (later, name) not in stale and not stale.isdisjoint(inputs):
+                stale.add((later, name))
+                made.pop(name, None)
+
+
+ORDER: tuple[Artifact, ...] = ("bank", "checkpoint", "results", "results_full_size")
+"""The artifacts of a step, each after those that it is made from."""
+
+
+def _inputs(step: int, artifact: Artifact, entry: Entry | None, memory_needs_model: bool) -> list[tuple[int, Artifact]]:
+    """What an artifact is made from, each a step and what it made."""
+    if artifact == "bank":
+        before: list[tuple[int, Artifact]] = [(step - 1, "bank"), (step - 1, "checkpoint")]
+        return before if memory_needs_model else before[:1]
+    if artifact == "checkpoint":
+        return [] if is_imported(entry) else [(step, "bank"), (step - 1, "checkpoint")]
+    return [(before, "checkpoint") for before in range(step + 1)]
+
+
+def is_imported(entry: Entry | None) -> bool:
+    """Whether a recorded checkpoint was not trained here."""
+    return entry is not None and "imported" in entry.facts
 
 
 def _version(package: str) -> str:

@@ -22,7 +22,7 @@ from eircli.config.fingerprint import differing_keys, to_tree
 from eircli.config.manifest import Manifest
 from eircli.config.recipe import load_recipe, recipe_file, resolve
 from eircli.config.tree import Tree, load_yaml
-from eircli.run.record import MADE_BY, Artifact, Entry, Record, Steps, forget_derived
+from eircli.run.record import MADE_BY, Artifact, Entry, Record, Steps, forget_derived, is_imported
 
 HEADER = "# Written by eir: the resolved recipe of this run and, under `steps`, what it has made so far.\n"
 
@@ -157,6 +157,11 @@ class RunDir:
     def classes(self) -> tuple[str, ...] | None:
         """The names of the data set's classes, as recorded; None before a command has worked on the run."""
         return self.recorded.classes
+
+    @property
+    def first_step(self) -> int:
+        """The step that the run begins with: the last one whose checkpoint was imported, else 0."""
+        return max((step for step, made in self.steps.items() if is_imported(made.get("checkpoint"))), default=0)
 
     def adopt(self, record: Record) -> None:
         """Replace the record by the main process's."""

@@ -12,12 +12,17 @@ from eircli.stages.train import check_settings, train
 
 
 def run_protocol(run: Run, say: Say) -> list[StepResults]:
-    """Build memory, train and evaluate every step; what is recorded and intact is not done again."""
-    results, kind = [], run.manifest.memory_kind
-    for step in range(len(run.schedule)):
+    """Build memory, train and evaluate every step; what is recorded and intact is not done again.
+
+    A run with an imported checkpoint begins with that step: nothing before it is made.
+    """
+    results, kind, first = [], run.manifest.memory_kind, run.directory.first_step
+    for step in range(first, len(run.schedule)):
         check_settings(run, step)
-    for step in range(len(run.schedule)):
-        if step > 0 and kind is not None and not is_done(run, step, "bank"):
+    if first:
+        say(f"step {first}'s checkpoint is imported: the run begins there")
+    for step in range(first, len(run.schedule)):
+        if step > first and kind is not None and not is_done(run, step, "bank"):
             build_memory(run, step, say)
         if not is_done(run, step, "checkpoint"):
             train(run, step, say)
