@@ -26,6 +26,7 @@ COMMANDS = (
     "compare",
     "bench",
     "sweep",
+    "predict",
     "import-checkpoint",
     "show-step",
     "status",

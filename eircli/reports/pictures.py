@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from PIL import Image, ImageDraw
 from eircli.common.errors import UserError
 from eircli.common.io import atomic_write
 from eircli.common.types import BACKGROUND, IGNORE, Sample, UInt8Array
+from eircli.reports.colours import palette
 from eircli.run.predictor import Predictor
 from eircli.run.run import Run
 
@@ -67,14 +67,6 @@ def _panels(runs: Sequence[Run], step: int, count: int) -> Iterator[tuple[int, I
 def _save(picture: Image.Image, path: Path) -> None:
     with atomic_write(path) as file:
         picture.save(file, "PNG", optimize=True)
-
-
-def palette() -> UInt8Array:
-    """uint8 [256, 3]: colours with golden-ratio hue spacing, none of them grey like the photographs; ignore is white."""
-    colours = [colorsys.hsv_to_rgb(0.618034 * channel % 1, 0.9, 1 if channel % 2 else 0.7) for channel in range(256)]
-    table = (255 * np.array(colours)).astype(np.uint8)
-    table[IGNORE] = 255
-    return table
 
 
 def panel(sample: Sample, predictions: Mapping[str, UInt8Array], names: Sequence[str]) -> Image.Image:

@@ -16,6 +16,7 @@ from eircli.run.results import StepResults
 
 if TYPE_CHECKING:
     from eircli.reports.bank import BankFacts
+    from eircli.reports.predictions import Prediction
 
 TABLE_WIDTH = 120
 """Table width where stdout is no terminal."""
@@ -59,6 +60,22 @@ def protocol_table(runs: Sequence[FinishedRun]) -> Group:
                     table.add_row(str(number), run.name, *(percent(figure) for figure in figures))
         table.add_section()
     return Group(title, table)
+
+
+def areas_table(predictions: Sequence[Prediction]) -> Table:
+    """What was found in images: of each class, in how many, and its share of all pixels."""
+    names: dict[str, list[int]] = {}
+    for prediction in predictions:
+        for area in prediction.classes:
+            names.setdefault(area.name, []).append(area.pixels)
+    pixels = sum(map(sum, names.values()))
+    table = Table()
+    table.add_column("class", no_wrap=True)
+    for column in ("images", "share of all pixels"):
+        table.add_column(column, justify="right")
+    for name, found in sorted(names.items(), key=lambda pair: -sum(pair[1])):
+        table.add_row(name, str(len(found)), percent(100 * sum(found) / pixels) + "%")
+    return table
 
 
 def results_table(results: StepResults, name: str) -> Group:

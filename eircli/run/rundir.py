@@ -163,6 +163,17 @@ class RunDir:
         """The step that the run begins with: the last one whose checkpoint was imported, else 0."""
         return max((step for step, made in self.steps.items() if is_imported(made.get("checkpoint"))), default=0)
 
+    def last_trained(self) -> int:
+        """The last step that has a checkpoint.
+
+        Raises:
+            UserError: none has.
+        """
+        trained = [step for step, made in self.steps.items() if "checkpoint" in made]
+        if not trained:
+            raise UserError(f"{self.path}: no step is trained yet; run: eir run-protocol {self.name}")
+        return max(trained)
+
     def adopt(self, record: Record) -> None:
         """Replace the record by the main process's."""
         self._record = record
