@@ -165,6 +165,7 @@ def test_recipes_give_the_papers_training_unless_they_are_small(configs: Path) -
         (["train.iterations=7"], (7, 7)),
         (["train.base.iterations=7"], (200, 7)),
         (["train.iterations=7", "train.base.iterations=9"], (7, 9)),
+        (["train.base.iterations=9", "train.iterations=7"], (7, 9)),
     ],
 )
 def test_a_length_from_the_command_line_holds_for_all_steps(overrides: list[str], lengths: tuple[int, int]) -> None:
@@ -210,6 +211,9 @@ def test_epochs_take_the_place_of_iterations_and_the_other_way_round() -> None:
         ("memory=3", r"memory: .*"),
         ("seed.x.y=3", r"seed.*"),
         ("train.iterations=[1", r"not valid YAML"),
+        ("model.backbone=timm:", r"model\.backbone.*timm"),
+        ("method.flip=yes", r"method: flip: true is no value for it"),
+        ("seed=no", r"seed: false is no value for it"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(override: str, message: str) -> None:
@@ -234,6 +238,9 @@ def test_what_is_wrong_is_said_in_one_line(override: str, message: str) -> None:
         ),
         (["method.fillers=none", "method.pseudo_labels=false"], "fusion pastes nothing"),
         (["method.name=image-replay", "method.distill.loss=decomposed"], "decomposed makes no pseudo-labels"),
+        (["train.iterations=7", "train.epochs=9"], r"train\.iterations and train\.epochs: give one of them"),
+        (["method.distill.extents=true"], "extents is of loss: decomposed"),
+        (["method.standalone_replay=false", "method.replay_share=0.4"], "standalone_replay is false"),
         (["memory.current_labels=true"], r"memory\.current_labels is about whole stored images"),
     ],
 )
@@ -255,6 +262,8 @@ def test_setting_one_key_of_the_distillation_keeps_the_methods_others() -> None:
 def test_a_wrong_override_is_not_blamed_on_the_recipe() -> None:
     with pytest.raises(UserError, match=r"^--set method\.treshold=0\.5: unknown key method\.treshold"):
         resolve(VOC, ["memory.budget=5", "method.treshold=0.5"], "r.yaml")
+    with pytest.raises(UserError, match=r"^--set train\.iterations=abc: "):
+        resolve(VOC, ["train.iterations=15", "train.iterations=abc"], "r.yaml")
     with pytest.raises(UserError, match=r"^r\.yaml: unknown key method\.treshold"):
         resolve({**VOC, "method": {"name": "eir", "treshold": 1}}, ["memory.budget=5"], "r.yaml")
 

@@ -53,7 +53,15 @@ def test_recipe_run_directory_and_manifest_mean_the_same_run(recipe: Path, run: 
     assert open_run_dir(recipe, ["seed=3"], run.path).manifest == run.manifest
 
 
+def test_a_run_directory_in_which_nothing_was_made_binds_nobody(recipe: Path, run: RunDir) -> None:
+    other = open_run_dir(recipe, ["seed=3", "memory.budget=7"], run.path)
+    with other.locked():
+        pass
+    assert open_run_dir(run.path).manifest.memory.budget == 7
+
+
 def test_contradictions_are_refused_naming_the_keys(recipe: Path, run: RunDir) -> None:
+    make(run, 0, "model.pt", b"weights")
     before = run.manifest_path.read_text()
     with pytest.raises(UserError, match=r"other settings of seed, dataset\.seed"):
         open_run_dir(recipe, [], run.path)

@@ -91,7 +91,7 @@ class Model(Section):
     @field_validator("backbone")
     @classmethod
     def _backbone_is_known(cls, name: str) -> str:
-        if name not in BACKBONES and not name.startswith(TIMM):
+        if name not in BACKBONES and (name == TIMM or not name.startswith(TIMM)):
             known = f"one of {', '.join(BACKBONES)}, or {TIMM}NAME"
             raise ValueError(f"{name!r} is unknown; {did_you_mean(name, BACKBONES)}{known}")
         return name

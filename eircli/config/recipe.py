@@ -28,8 +28,7 @@ def resolve(recipe: Mapping[str, object], overrides: Sequence[str] = (), source:
         UserError: one line naming `source` and the key, with the nearest valid key where one is unknown.
     """
     tree = deep_copy(recipe)
-    # Naming a method takes it whole, so what is set within it comes after.
-    for override in sorted(overrides, key=lambda text: not text.startswith("method.name=")):
+    for override in _in_order(overrides):
         _apply_override(tree, override)
     for section in ("dataset", "method", "protocol"):
         if not isinstance(tree.get(section), Mapping):
@@ -47,7 +46,9 @@ def resolve(recipe: Mapping[str, object], overrides: Sequence[str] = (), source:
         return Manifest.model_validate(tree)
     except ValidationError as error:
         first = error.errors()[0]
-        given = next((f"--set {o}" for o in overrides if o.partition("=")[0].strip() == key_path(first, Manifest)), source)
+        about = key_path(first, Manifest)
+        # Of several for one key the last holds.
+        given = next((f"--set {o}" for o in reversed(overrides) if _key(o) == about), source)
         raise UserError(f"{given}: {explain(first, Manifest)}") from None
 
 
@@ -146,6 +147,24 @@ def _names_another_method(below: Any, above: Any) -> bool:
     return both and "name" in above and above["name"] != below.get("name")
 
 
+def _in_order(overrides: Sequence[str]) -> list[str]:
+    """The overrides as they are applied: what names a method first, and a length of all steps before one of the base step.
+
+    Raises:
+        UserError: both lengths of one step.
+    """
+    keys = [_key(override) for override in overrides]
+    for section in ("train.", "train.base."):
+        if all(section + length in keys for length in LENGTHS):
+            raise UserError(f"--set {section}{LENGTHS[0]} and {section}{LENGTHS[1]}: give one of them")
+    ranks = {"method.name": 0, **{f"train.{length}": 1 for length in LENGTHS}}
+    return sorted(overrides, key=lambda override: ranks.get(_key(override), 2))
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0].strip()
+
+
 def _apply_override(tree: Tree, override: str) -> None:
     path, equals, text = override.partition("=")
     keys = path.strip().split(".")
@@ -155,6 +174,8 @@ def _apply_override(tree: Tree, override: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise UserError(f"--set {override}: the value is not valid YAML") from None
+    if isinstance(value, dict) and not text.lstrip().startswith("{"):
+        value = text.strip()  # such as timm:NAME, which YAML takes for a mapping if a blank follows the colon
     node = tree
     for depth, key in enumerate(keys[:-1], start=1):
         node = node.setdefault(key, {})

@@ -70,6 +70,8 @@ class EirSettings(ExemplarReplay):
     def _settings_agree(self) -> EirSettings:
         if self.surroundings == "pseudo-labels" and not self.pseudo_labels:
             raise ValueError("surroundings: pseudo-labels needs pseudo_labels: true")
+        if self.replay_share is not None and not self.standalone_replay:
+            raise ValueError("replay_share bounds stand-alone replay, and standalone_replay is false")
         if self.memory == "foveated" and self.surroundings == "background":
             raise ValueError("memory: foveated needs surroundings: ignore or pseudo-labels, since other objects may be in them")
         if not self.pseudo_labels and (self.thresholds, self.slots) != ("fixed", "background"):

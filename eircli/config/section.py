@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 PositiveInt = Annotated[int, Field(ge=1)]
 PositiveFloat = Annotated[float, Field(gt=0)]
@@ -24,6 +24,17 @@ class Section(BaseModel):
     """A part of the manifest: immutable, unknown keys refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, protected_namespaces=())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, given: object) -> object:
+        """Refuse yes and no for a number, which they would be read as 1 and 0 for."""
+        if isinstance(given, Mapping):
+            for name, value in given.items():
+                field = cls.model_fields.get(name)
+                if isinstance(value, bool) and field is not None and "bool" not in repr(field.annotation):
+                    raise ValueError(f"{name}: {'true' if value else 'false'} is no value for it")
+        return given
 
 
 class MethodSettings(Section):
@@ -151,6 +162,12 @@ class Distill(Section):
     """decomposed: outside its labels a replayed sample's own classes are imitated as absent, whatever the old model says."""
     region: Literal["outside-new", "inside-new", "all", "none"] = "outside-new"
     """Distilled pixels: those without a new class's label before fusion, those with one, all, or none (never ignored ones)."""
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Distill:
+        if self.extents and self.loss != "decomposed":
+            raise ValueError("extents is of loss: decomposed")
+        return self
 
     @property
     def is_on(self) -> bool:

@@ -59,5 +59,5 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
     try:
         from safetensors.torch import load_file
     except ImportError:
-        raise UserError(f"{path}: .safetensors files need the package safetensors; pip install 'eircli[timm]'") from None
+        raise UserError(f"{path}: .safetensors files need the package safetensors; install it, or the extra timm") from None
     return load_file(path)

