@@ -100,7 +100,7 @@ class EirSettings(ExemplarReplay):
 class EirPlusSettings(EirSettings):
     """EIR with what holds up on photographs as on shapes (methods/README.md §9)."""
 
-    implies: ClassVar[Mapping[str, object]] = {"memory": {"ring": 0.0, "thumbnail": 6, "quality": 80}}
+    implies: ClassVar[Mapping[str, object]] = {"memory": {"ring": 0.0, "thumbnail": 6, "encoding": "webp", "quality": 65}}
     name: Literal["eir-plus"]  # type: ignore[assignment]
     positive_weight: PositiveFloat | None = 2.5
     paste: Literal["mixup", "hard"] = "hard"
