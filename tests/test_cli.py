@@ -20,6 +20,7 @@ COMMANDS = [
     "compare",
     "sweep",
     "predict",
+    "extend",
     "import-checkpoint",
     "show-step",
     "status",

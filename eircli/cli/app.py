@@ -27,6 +27,7 @@ COMMANDS = (
     "bench",
     "sweep",
     "predict",
+    "extend",
     "import-checkpoint",
     "show-step",
     "status",

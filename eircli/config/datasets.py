@@ -127,7 +127,24 @@ class Shapes(DatasetSettings):
         return self
 
 
-AnyDataset = Voc | Ade20k | Folder | Shapes
+Labelled = Voc | Ade20k | Folder | Shapes
+
+
+class Extended(DatasetSettings):
+    """New images for a network that knows classes already: what `eir extend` makes."""
+
+    kind: Literal["extended"]
+    known: tuple[str, ...]
+    """The names of the classes that the network was made with: class id k at position k - 1."""
+    new: Annotated[tuple[str, ...], Field(min_length=1)]
+    """The classes to learn, by name."""
+    data: Annotated[Labelled, Field(discriminator="kind")]
+    """The new images, labelled for the new classes; where they label known ones too, these are tested on."""
+    before: tuple[Annotated[Labelled, Field(discriminator="kind")], ...] = ()
+    """Data sets that the known classes were learned from: their test images are tested on too. Nothing is trained on them."""
+
+
+AnyDataset = Labelled | Extended
 
 Dataset = Annotated[AnyDataset, Field(discriminator="kind")]
 

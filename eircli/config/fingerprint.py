@@ -12,7 +12,7 @@ from eircli.config.tree import Tree, flatten
 if TYPE_CHECKING:
     from eircli.config.manifest import Manifest
 
-FREE_KEYS = ("runtime", "dataset.root", "dataset.class_index", "data.cache")
+FREE_KEYS = ("runtime", "dataset.root", "dataset.class_index", "dataset.data.root", "dataset.before", "data.cache")
 """Keys that may differ between commands on one run: how and where it runs, not what it computes."""
 
 

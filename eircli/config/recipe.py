@@ -47,8 +47,8 @@ def resolve(recipe: Mapping[str, object], overrides: Sequence[str] = (), source:
     except ValidationError as error:
         first = error.errors()[0]
         about = key_path(first, Manifest)
-        # Of several for one key the last holds.
-        given = next((f"--set {o}" for o in reversed(overrides) if _key(o) == about), source)
+        # Of several for one key the last holds; an error of a whole section is blamed on what was set in it last.
+        given = next((f"--set {o}" for o in reversed(overrides) if f"{_key(o)}.".startswith(f"{about}.")), source)
         raise UserError(f"{given}: {explain(first, Manifest)}") from None
 
 

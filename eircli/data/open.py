@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from eircli.common.types import DataSet
-from eircli.config.datasets import AnyDataset
-from eircli.data import ade20k, folder, shapes, voc
+from eircli.config.datasets import AnyDataset, Extended
+from eircli.data import ade20k, extended, folder, shapes, voc
 from eircli.data.part import hold_out
 
 
@@ -19,11 +19,16 @@ class Opener(NamedTuple):
     """The names of its classes, without opening the data where they are fixed or given."""
 
 
+def _extended(config: Extended) -> DataSet:
+    return extended.extended(config, open_dataset(config.data), [open_dataset(one) for one in config.before])
+
+
 OPENERS = {
     "voc": Opener(voc.voc, voc.class_names),
     "ade20k": Opener(ade20k.ade20k, ade20k.class_names),
     "folder": Opener(folder.folder, folder.class_names),
     "shapes": Opener(shapes.shapes, shapes.class_names),
+    "extended": Opener(_extended, extended.class_names),
 }
 
 

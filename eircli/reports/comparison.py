@@ -111,7 +111,8 @@ def compare(runs: Sequence[Run], against: str | None = None) -> Comparison:
 
 def _every_step(run: Run) -> list[StepResults]:
     """The results of every step, from that on which the run begins with."""
-    steps = range(run.directory.first_step, len(run.schedule))
+    first = run.directory.first_step
+    steps = range(first + (first > 0 and not run.directory.done(first, "results")), len(run.schedule))
     for step in steps:
         if not run.directory.done(step, "results"):
             raise UserError(f"{run.directory.path}: step {step} has no results yet; run: eir run-protocol {run.directory.name}")

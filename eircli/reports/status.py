@@ -49,6 +49,8 @@ def status(run: Run) -> RunStatus:
     first = run.directory.first_step
     for step in range(first, len(run.schedule)):
         needed = [artifact for artifact in NEEDED if artifact != "bank" or (step > first and run.manifest.memory_kind)]
+        if step == first > 0:  # imported: it may know no class of the test images
+            needed = ["checkpoint"]
         done = {artifact: run.directory.done(step, artifact) for artifact in needed}
         made = {artifact: run.directory.steps[step][artifact].made for artifact in needed if done[artifact]}
         steps.append(StepStatus(step, done, run.directory.resume_file(step).exists(), made))
@@ -62,4 +64,9 @@ def recorded_results(run: Run) -> list[StepResults] | None:
     """The results of every step of a finished run, from that on which it begins with; None if anything of it is still to do."""
     if status(run).next is not None:
         return None
-    return [read_results(run.directory, step) for step in range(run.directory.first_step, len(run.schedule))]
+    first = run.directory.first_step
+    return [
+        read_results(run.directory, step)
+        for step in range(first, len(run.schedule))
+        if step > first or run.directory.done(step, "results")
+    ]

@@ -50,6 +50,25 @@ def start_of(run: Run, step: int) -> Start:
     return Start(model, teacher, state.get("method_state", {}))
 
 
+@dataclass(frozen=True)
+class Trained:
+    """What a step's training has left."""
+
+    model: DeepLab
+    method_state: MethodState
+
+
+def load_trained(run: Run, step: int) -> Trained:
+    """The trained model of a step, on the CPU, and the state that its method hands on.
+
+    Raises:
+        UserError: its checkpoint is missing, damaged, or of another recipe.
+    """
+    path = run.directory.verify(step, "checkpoint")
+    state = _read(run, step, path)
+    return Trained(_model_in(run, step, path, state), state.get("method_state", {}))
+
+
 def load_model(run: Run, step: int) -> DeepLab:
     """The trained model of a step, on the CPU, in evaluation mode. Needs no data set.
 

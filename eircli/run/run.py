@@ -125,6 +125,13 @@ class Run:
         if not 0 <= step < len(self.schedule):
             raise UserError(f"--step {step}: the schedule has the steps 0 to {len(self.schedule) - 1}")
 
+    def check_memory_step(self, step: int) -> None:
+        """Refuse a step that cannot have a memory: the base step, or one more than a step beyond the schedule."""
+        if step == 0:
+            raise UserError("--step 0: the base step trains without a bank; the first bank is that of step 1")
+        if step != len(self.schedule):  # the memory of a step yet to come, for `eir extend`
+            self.check_step(step)
+
     def class_name(self, class_id: int) -> str:
         """A class's name."""
         return "background" if class_id == BACKGROUND else self.classes[class_id - 1]

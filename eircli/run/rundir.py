@@ -115,7 +115,7 @@ class RunDir:
             recorded, self._record = read_manifest(self.manifest_path)
             if self.holds_something:
                 _refuse_differing(recorded, self.manifest, self.path)
-            else:
+            elif differing_keys(recorded, self.manifest):
                 self._record = Record()
         else:
             self._record = Record()

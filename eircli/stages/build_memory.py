@@ -26,10 +26,8 @@ def build_memory(run: Run, step: int, say: Say, again: bool = False) -> None:
     Raises:
         UserError: the method keeps nothing, something it needs is missing, or nothing can be kept.
     """
-    run.check_step(step)
+    run.check_memory_step(step)
     kind, path = run.manifest.memory_kind, run.directory.bank(step)
-    if step == 0:
-        raise UserError("--step 0: the base step trains without a bank; the first bank is that of step 1")
     if kind is None:
         raise UserError(f"method {run.manifest.method.name} (as set) keeps no bank; there is nothing to build")
     if not again and is_done(run, step, "bank"):

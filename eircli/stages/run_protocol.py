@@ -14,6 +14,8 @@ from eircli.stages.train import check_settings, train
 def run_protocol(run: Run, say: Say) -> list[StepResults]:
     """Build memory, train and evaluate every step; what is recorded and intact is not done again.
 
+    At the end the memory for one more step is built, so that the run can be extended when its images are gone (`eir extend`).
+
     A run with an imported checkpoint begins with that step: nothing before it is made.
     """
     results, kind, first = [], run.manifest.memory_kind, run.directory.first_step
@@ -26,5 +28,10 @@ def run_protocol(run: Run, say: Say) -> list[StepResults]:
             build_memory(run, step, say)
         if not is_done(run, step, "checkpoint"):
             train(run, step, say)
-        results.append(evaluate(run, step, say))
+        if step > first or not first or len(run.positions(step, "test")):
+            results.append(evaluate(run, step, say))
+        else:
+            say(f"step {step}: no test image holds its classes")
+    if kind is not None and not is_done(run, len(run.schedule), "bank"):
+        build_memory(run, len(run.schedule), say)
     return results
