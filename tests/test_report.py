@@ -161,7 +161,7 @@ def report(*targets: Path, pictures: int = 2, out: Path, overrides: tuple[str, .
 
 def shown(value: float | None) -> str:
     """How a figure must stand in the report."""
-    return "–" if value is None else f"{value:.1f}".replace("-", "−")
+    return "–" if value is None else f"{value:.1f}".replace("-0.0", "0.0").replace("-", "−")
 
 
 def test_figures_are_those_of_the_results(made: Path, tmp_path: Path) -> None:

@@ -47,7 +47,9 @@ NOTHING = Cell("–")
 
 def figure(value: float | None, digits: int = 1) -> Cell:
     """A figure, or a dash."""
-    return NOTHING if value is None else Cell(with_minus(f"{value:.{digits}f}"), value)
+    return (
+        NOTHING if value is None else Cell(with_minus(f"{round(value, digits) + 0.0:.{digits}f}"), value)
+    )  # + 0.0: no minus before nothing
 
 
 def with_minus(text: str) -> str:
