@@ -18,6 +18,7 @@ COMMANDS = [
     "evaluate",
     "run-protocol",
     "compare",
+    "report",
     "sweep",
     "predict",
     "extend",

@@ -27,7 +27,17 @@ RUNGS = [
 ]
 """The rooms of the house; a module imports its own room and those on lower rungs."""
 
-TORCHLESS = {"common", "config", "data/open", "run/run", "run/results", "reports/comparison_tables", "reports/tables", "cli"}
+TORCHLESS = {
+    "common",
+    "config",
+    "data/open",
+    "run/run",
+    "run/results",
+    "reports/comparison_tables",
+    "reports/tables",
+    "reports/html/report",
+    "cli",
+}
 """Rooms and modules that import no torch, nor anything that does, before one of their functions is called."""
 
 WITH_TORCH = {"common/distributed"}

@@ -24,6 +24,7 @@ COMMANDS = (
     "evaluate",
     "run-protocol",
     "compare",
+    "report",
     "bench",
     "sweep",
     "predict",

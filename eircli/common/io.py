@@ -1,4 +1,4 @@
-"""Atomic file writes, and the hash of a file's content."""
+"""Atomic file writes, whole lines, and the hash of a file's content."""
 
 from __future__ import annotations
 
@@ -50,6 +50,12 @@ def write_text(path: Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
+
+
+def whole_lines(path: Path) -> list[str]:
+    """The lines of a file that is appended to, with their ends; none if it is missing. The last may have been cut short by a kill."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return [line for line in lines if line.endswith("\n")]
 
 
 def sha256(path: Path) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eircli.common.distributed import is_main_process
-from eircli.common.io import write_text
+from eircli.common.io import whole_lines, write_text
 
 
 class Journal:
@@ -21,7 +21,7 @@ class Journal:
         self.path = path
         if not is_main_process():
             return
-        kept = [line for line in _whole_lines(path) if json.loads(line)["iteration"] <= iteration]
+        kept = [line for line in whole_lines(path) if json.loads(line)["iteration"] <= iteration]
         write_text(path, "".join(kept))
 
     def write(self, **entry: Any) -> None:
@@ -30,9 +30,3 @@ class Journal:
             return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(entry) + "\n")
-
-
-def _whole_lines(path: Path) -> list[str]:
-    """The lines of the file; the last may have been cut short when the run was killed."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [line for line in lines if line.endswith("\n")]

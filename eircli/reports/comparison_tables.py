@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from eircli.reports.comparison import Comparison, Difference, Group, Summary
+from eircli.reports.comparison import Comparison
+from eircli.reports.comparison_text import difference_text, explanation, memory_text, plus_minus
 from eircli.reports.tables import TABLE_WIDTH
 
 Cells = list[list[str]]
@@ -48,39 +49,9 @@ def cells(facts: Comparison, step: int) -> Cells:
         if step < last and len(group.steps) <= last:
             continue
         figures = group.steps[number]
-        line = [group.name, str(len(group.seeds)), _memory(group), *(_plus_minus(figures[name]) for name in names)]
-        rows.append(line + ([_difference(group.difference)] if step == last else []))
+        line = [group.name, str(len(group.seeds)), memory_text(group), *(plus_minus(figures[name]) for name in names)]
+        rows.append(line + ([difference_text(group.difference)] if step == last else []))
     return [header, *rows]
-
-
-def _memory(group: Group) -> str:
-    if group.memory_bytes is None or (size := group.memory_bytes.mean) is None:
-        return "–"
-    factor, unit = next((f, u) for f, u in ((1, "B"), (1e3, "kB"), (1e6, "MB"), (1e9, "GB")) if size < 1000 * f or u == "GB")
-    return f"{size / factor:.{0 if size / factor >= 10 or factor == 1 else 1}f} {unit}"
-
-
-def _plus_minus(summary: Summary) -> str:
-    if summary.mean is None:
-        return "–"
-    return f"{summary.mean:.1f}" + ("" if summary.sd is None else f" ± {summary.sd:.1f}")
-
-
-def _difference(difference: Difference | None) -> str:
-    if difference is None:
-        return "–"
-    if difference.interval is None:
-        return f"{difference.mean:+.1f}"
-    low, high = difference.interval
-    return f"{difference.mean:+.1f} ({low:+.1f} to {high:+.1f})"
-
-
-def _explanation(facts: Comparison) -> str:
-    return (
-        "mean ± standard deviation over the seeds; old: background and the base step's classes; new: those learned later; "
-        "average: of all over the steps; forgetting: best earlier IoU less the present one, mean over old classes; "
-        f"difference: of all, paired by seed, with its {facts.confidence:.0%} interval (Student's t)"
-    )
 
 
 def _terminal(table: Cells, title: str, facts: Comparison) -> str:
@@ -95,14 +66,14 @@ def _terminal(table: Cells, title: str, facts: Comparison) -> str:
     console = Console(file=buffer, width=width, force_terminal=screen.is_terminal)
     console.print(title, highlight=False)
     console.print(drawn)
-    console.print(_explanation(facts), highlight=False)
+    console.print(explanation(facts), highlight=False)
     return buffer.getvalue().rstrip("\n")
 
 
 def _markdown(table: Cells, title: str, facts: Comparison) -> str:
     rule = ["---", *("---:" for _ in table[0][1:])]
     rows = [f"| {' | '.join(row)} |" for row in (table[0], rule, *table[1:])]
-    return "\n".join([f"{title}:", "", *rows, "", f"({_explanation(facts)}.)"])
+    return "\n".join([f"{title}:", "", *rows, "", f"({explanation(facts)}.)"])
 
 
 def _latex(table: Cells, title: str, facts: Comparison) -> str:
@@ -111,7 +82,7 @@ def _latex(table: Cells, title: str, facts: Comparison) -> str:
         return "  " + " & ".join(escaped) + r" \\"
 
     body = [line(table[0]), r"  \midrule", *(line(row) for row in table[1:])]
-    note = _explanation(facts).replace("%", r"\%").replace("±", r"$\pm$")
+    note = explanation(facts).replace("%", r"\%").replace("±", r"$\pm$")
     columns = "l" + "r" * (len(table[0]) - 1)
     return "\n".join(
         [f"% {title}; {note}", rf"\begin{{tabular}}{{{columns}}}", r"  \toprule", *body, r"  \bottomrule", r"\end{tabular}"]

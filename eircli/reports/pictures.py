@@ -73,7 +73,7 @@ def panel(sample: Sample, predictions: Mapping[str, UInt8Array], names: Sequence
     """Image, truth and predictions (title → channels uint8 [H, W]) side by side, with the names of the classes in them."""
     scale = max(1, -(-PANEL // sample.label.shape[0]))
     maps = {"truth": sample.label, **predictions}
-    parts = {"image": sample.image} | {title: _coloured(sample, label) for title, label in maps.items()}
+    parts = {"image": sample.image} | {title: coloured(sample.image, label, palette()) for title, label in maps.items()}
     height, width = scale * sample.label.shape[0], scale * sample.label.shape[1]
     shown = sorted({int(c) for label in maps.values() for c in np.unique(label)} - {BACKGROUND, IGNORE})
     sheet = Image.new("RGB", (len(parts) * (width + GAP), LINE + height + LINE * len(shown) + 2 * GAP), "white")
@@ -89,10 +89,10 @@ def panel(sample: Sample, predictions: Mapping[str, UInt8Array], names: Sequence
     return sheet
 
 
-def _coloured(sample: Sample, label: NDArray[np.uint8]) -> UInt8Array:
-    """The photograph, greyed, under the label's colours."""
-    grey = sample.image.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    mixed = np.where((label == 0)[..., None], 0.6 * grey, 0.35 * grey + 0.65 * palette()[label])
+def coloured(image: UInt8Array, label: NDArray[np.uint8], colours: UInt8Array) -> UInt8Array:
+    """The photograph, greyed, under the label's colours: uint8 [H, W, 3], [H, W] and [256, 3] → [H, W, 3]."""
+    grey = image.mean(axis=2, keepdims=True).repeat(3, axis=2)
+    mixed = np.where((label == 0)[..., None], 0.6 * grey, 0.35 * grey + 0.65 * colours[label])
     return np.asarray(mixed, np.uint8)
 
 
