@@ -12,7 +12,18 @@ from eircli import __version__
 from eircli.cli.app import app, main
 
 TINY = str(Path(__file__).parent / "tiny.yaml")
-COMMANDS = ["train", "build-memory", "evaluate", "run-protocol", "compare", "sweep", "import-checkpoint", "show-step", "status"]
+COMMANDS = [
+    "train",
+    "build-memory",
+    "evaluate",
+    "run-protocol",
+    "compare",
+    "sweep",
+    "prepare-data",
+    "import-checkpoint",
+    "show-step",
+    "status",
+]
 
 
 def eir(*arguments: str, monkeypatch: pytest.MonkeyPatch) -> int:

@@ -26,6 +26,7 @@ COMMANDS = (
     "compare",
     "bench",
     "sweep",
+    "prepare-data",
     "import-checkpoint",
     "show-step",
     "status",

@@ -21,6 +21,9 @@ CLASSES = tuple(
     monitor, bulletin board, shower, radiator, glass, clock, flag""".replace("\n    ", " ").split(", ")
 )
 
+IMAGES = {"training": 20_210, "validation": 2_000}
+"""How many images each split has."""
+
 
 def class_names(config: Ade20k) -> tuple[str, ...]:
     """The 150 classes."""
