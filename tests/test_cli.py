@@ -20,6 +20,7 @@ COMMANDS = [
     "compare",
     "sweep",
     "prepare-data",
+    "check-data",
     "import-checkpoint",
     "show-step",
     "status",

@@ -27,6 +27,7 @@ COMMANDS = (
     "bench",
     "sweep",
     "prepare-data",
+    "check-data",
     "import-checkpoint",
     "show-step",
     "status",

@@ -54,6 +54,22 @@ def voc(config: Voc) -> DataSet:
     return DataSet(CLASSES, _split(config, config.train_list), _split(config, config.val_list))
 
 
+def remarks(config: Voc, data: DataSet) -> list[str]:
+    """How the number of images differs from the published one; training on fewer images than published results do."""
+    found = []
+    for name, count in ((config.train_list, len(data.train)), (config.val_list, len(data.val))):
+        if count != IMAGES.get(name, count):
+            found.append(f"{config.root}: {name} lists {count:,} images, the published list {IMAGES[name]:,}")
+    if len(data.train) == IMAGES["train"]:
+        found.append(
+            f"{config.root}: training on VOC's own {IMAGES['train']:,} images; published results train on the {IMAGES[AUGMENTED]:,} of "
+            f"{AUGMENTED}, SBD's list, which eir prepare-data voc makes"
+        )
+    if config.train_list == AUGMENTED and config.labels == "SegmentationClass":
+        found.append(f"{config.root}: {AUGMENTED} with the labels of SegmentationClass, which has them for 1,464 images alone")
+    return found
+
+
 def _split(config: Voc, name: str) -> Split:
     folder: str = config.labels
     if folder == "auto":
