@@ -19,6 +19,7 @@ COMMANDS = [
     "run-protocol",
     "compare",
     "sweep",
+    "init",
     "prepare-data",
     "check-data",
     "import-checkpoint",
