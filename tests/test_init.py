@@ -125,6 +125,7 @@ def test_the_written_recipe_runs(
     tmp_path: Path, installed: bool, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """Two iterations a step of it, on images without test images and names."""
+    monkeypatch.setattr("eircli.benchmark.quick.SECONDS", 0.0)
     if not installed:
         monkeypatch.setattr("eircli.stages.new_recipe._pretrained_is_installed", lambda: False)
     labels = [(1, 2), (2,), (3, 1), (1, 3), (3, 2), (2, 3), (1,), (3,), (2, 1), (1, 2, 3)]
@@ -144,7 +145,9 @@ def test_the_written_recipe_runs(
         assert expected in printed.out
     assert "next: eir run-protocol photos.yaml" in printed.err
     assert (tmp_path / "photos/classes.txt").read_text() == "class-1\nclass-2\nclass-3\n"
-    quick = ["--set", "train.iterations=2", "--device", "cpu"]
+    quick = ["--device", "cpu"]
+    for change in ("iterations=2", "batch_size=2", "base.batch_size=2"):
+        quick += ["--set", f"train.{change}"]
     assert eir("run-protocol", "photos.yaml", *quick, monkeypatch=monkeypatch) == 0
     assert "next: eir evaluate" in capfd.readouterr().out
 
