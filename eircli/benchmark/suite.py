@@ -83,7 +83,7 @@ def measure_all(run: Run, settings: Settings) -> BenchReport:
 def step_costs(run: Run, settings: Settings, dtype: torch.dtype) -> list[Cost]:
     """The whole step, a fine-tuning step, the passes through the network; and, last, a matrix multiplication."""
     compute = Compute(settings.compute.device, dtype)
-    cases = step_cases(_without_weights(run), classes_of(run), settings.batch, compute, settings.against_plain)
+    cases = step_cases(without_weights(run), classes_of(run), settings.batch, compute, settings.against_plain)
     return [*settings.costs(cases), *settings.costs([matmul_case(compute)[0]])]
 
 
@@ -103,7 +103,7 @@ def utilisation(run: Run, settings: Settings, rows: list[Cost]) -> Utilisation:
     """
     step, fine_tuning, matmul = rows[0].milliseconds, rows[1].milliseconds, rows[-1].milliseconds
     rate = matmul_case(settings.compute)[1] / matmul / 1e6
-    flops = forward_flops(_without_weights(run), classes_of(run))
+    flops = forward_flops(without_weights(run), classes_of(run))
     reached = 5 * settings.batch * flops / step / 1e6
     return Utilisation(flops / 1e9, reached, rate, reached / rate, step / fine_tuning)
 
@@ -145,7 +145,7 @@ def made_up_run(overrides: list[str]) -> Iterator[Run]:
         yield Run(RunDir(Path(folder) / "run", manifest, "bench"))
 
 
-def _without_weights(run: Run) -> Manifest:
+def without_weights(run: Run) -> Manifest:
     """The manifest with a network of random weights: it costs what a trained one does, with no download."""
     model = run.manifest.model.model_copy(update={"weights": "none"})
     return run.manifest.model_copy(update={"model": model})

@@ -19,6 +19,7 @@ from eircli.common.errors import OtherProcessFailed
 from eircli.common.torchrun_env import launched
 
 COMMANDS = (
+    "init",
     "train",
     "build-memory",
     "evaluate",
@@ -29,6 +30,8 @@ COMMANDS = (
     "sweep",
     "predict",
     "extend",
+    "prepare-data",
+    "check-data",
     "import-checkpoint",
     "show-step",
     "status",

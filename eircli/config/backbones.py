@@ -58,3 +58,6 @@ TIMM = "timm:"
 
 TIMM_MODULE = "timm_network"
 """Its module, which asks timm for what the table says of the others."""
+
+PRETRAINED_ON_CPU, SCRATCH_ON_CPU = "efficientnet_lite0", "tiny"
+"""What new recipes for a machine without a GPU take: the first where its weights' package is installed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from eircli.common.errors import UserError
 from eircli.common.types import DataSet
 from eircli.config.datasets import Ade20k
-from eircli.data.files import pair_files
+from eircli.data.files import Complain, pair_files, raise_it
 
 CLASSES = tuple(
     """wall, building, sky, floor, tree, ceiling, road, bed, windowpane, grass, cabinet, sidewalk, person, earth, door, table,
@@ -21,17 +21,34 @@ CLASSES = tuple(
     monitor, bulletin board, shower, radiator, glass, clock, flag""".replace("\n    ", " ").split(", ")
 )
 
+IMAGES = {"training": 20_210, "validation": 2_000}
+"""How many images each split has."""
+
 
 def class_names(config: Ade20k) -> tuple[str, ...]:
     """The 150 classes."""
     return CLASSES
 
 
-def ade20k(config: Ade20k) -> DataSet:
-    """The training and validation splits; label id 0, "other objects", is background."""
+def ade20k(config: Ade20k, complain: Complain = raise_it) -> DataSet:
+    """The training and validation splits; label id 0, "other objects", is background.
+
+    Args:
+        complain: as for `pair_files`.
+    """
     if not config.root.is_dir():
         raise UserError(f"dataset.root: {config.root} is no folder; set it to ADEChallengeData2016 with --set dataset.root=…")
     train, val = (
-        pair_files(config.root / "images" / s, config.root / "annotations" / s, len(CLASSES)) for s in ("training", "validation")
+        pair_files(config.root / "images" / s, config.root / "annotations" / s, len(CLASSES), complain=complain) for s in IMAGES
     )
     return DataSet(CLASSES, train, val)
+
+
+def remarks(config: Ade20k, data: DataSet) -> list[str]:
+    """How the number of images differs from the published one."""
+    counts = {"training": len(data.train), "validation": len(data.val)}
+    return [
+        f"{config.root}: {split} has {count:,} images, the published data set {IMAGES[split]:,}"
+        for split, count in counts.items()
+        if count != IMAGES[split]
+    ]

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import zipfile
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +12,12 @@ from numpy.typing import NDArray
 from eircli.common.io import atomic_write
 from eircli.common.progress import track
 from eircli.common.types import IGNORE, Split
+from eircli.data.workers import for_each_image
 
 ClassIndex = NDArray[np.bool_]
 
 MIN_IMAGES_FOR_WORKERS = 600
 """Splits with fewer images are read in this process: starting workers would take longer."""
-
-_split: Split
 
 
 def default_cache() -> Path:
@@ -47,7 +43,7 @@ def read_class_index(split: Split, class_count: int, workers: int, cache: Path |
     except (FileNotFoundError, zipfile.BadZipFile, KeyError, EOFError, ValueError):
         pass  # not cached, or the cache is damaged: read the labels
     index = np.zeros((len(split), IGNORE + 1), bool)
-    rows = _read_all(split, workers)
+    rows = for_each_image(split, _present, workers, MIN_IMAGES_FOR_WORKERS)
     for row, ids in enumerate(track(rows, "reading labels", len(split), "images")):
         index[row, ids] = True
     index = index[:, : class_count + 1]
@@ -56,23 +52,5 @@ def read_class_index(split: Split, class_count: int, workers: int, cache: Path |
     return index
 
 
-def _read_all(split: Split, workers: int) -> Iterator[list[int]]:
-    if workers < 2 or len(split) < MIN_IMAGES_FOR_WORKERS:
-        yield from (split.present(position) for position in range(len(split)))
-        return
-    # spawn: the caller may have threads running, which a fork would not survive.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, context, initializer=_take, initargs=(split,)) as pool:
-        try:
-            yield from pool.map(_present, range(len(split)), chunksize=32)
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-def _take(split: Split) -> None:
-    global _split
-    _split = split
-
-
-def _present(position: int) -> list[int]:
-    return _split.present(position)
+def _present(split: Split, position: int) -> list[int]:
+    return split.present(position)

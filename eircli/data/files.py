@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,21 +45,21 @@ class FileSplit:
         return len(self.ids)
 
     def load(self, index: int, short_side: int | None = None) -> Sample:
-        with _opened(self.images[index]) as file:
+        with opened_image(self.images[index]) as file:
             own = file.size
             image = _decode(file, size_at(own, short_side))
         return Sample(image, resize_label(self._read_label(index, own), short_side))
 
     def load_label(self, index: int) -> UInt8Array:
         """uint8 [H, W], class ids; checked."""
-        with _opened(self.images[index]) as image:
+        with opened_image(self.images[index]) as image:
             size = image.size
         return self._read_label(index, size)
 
     def _read_label(self, index: int, size: Size) -> UInt8Array:
         """The label of an image of `size`, checked."""
         path = self.labels[index]
-        with _opened(path) as file:
+        with opened_image(path) as file:
             mode, label = file.mode, np.array(file)
         if mode not in ("L", "P", "1"):
             raise UserError(
@@ -77,8 +77,8 @@ class FileSplit:
         return label if self.table is None else self.table[label]
 
     def present(self, index: int) -> list[int]:
-        _check_ending(self.images[index])
-        _check_ending(self.labels[index])
+        check_ending(self.images[index])
+        check_ending(self.labels[index])
         # Pillow's histogram reads uint8; np.bincount would convert to int64.
         return np.flatnonzero(Image.fromarray(self.load_label(index)).histogram()).tolist()
 
@@ -100,35 +100,54 @@ class FileSplit:
         return digest.hexdigest()
 
 
-def pair_files(images: Path, labels: Path, class_count: int, table: UInt8Array | None = None) -> FileSplit:
+Complain = Callable[[UserError], None]
+"""What is done about a file that does not fit: raising the error, or noting it and going on without the file."""
+
+
+def raise_it(error: UserError) -> None:
+    """Complain by raising."""
+    raise error
+
+
+def pair_files(
+    images: Path, labels: Path, class_count: int, table: UInt8Array | None = None, complain: Complain = raise_it
+) -> FileSplit:
     """The split of a folder of images and a folder of PNG labels of the same names.
 
     Args:
         table: uint8 [256], as in `FileSplit`.
+        complain: is told of every image without a label, label without an image, and image whose name is taken.
 
     Raises:
-        UserError: a missing or empty folder, an image without a label or a label without an image.
+        UserError: a missing or empty folder; or what `complain` raises.
     """
     for folder in (images, labels):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; check dataset.root and the names of the splits")
-    known = {extension for extension, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    known = image_endings()
     pictures = [path for path in sorted(images.iterdir()) if path.suffix.lower() in known]
     found = {path.stem: path for path in pictures}
-    if twice := [path for path in pictures if found[path.stem] != path]:
-        raise UserError(f"{twice[0]}: has the same name as {found[twice[0].stem].name}; keep one of them")
+    for path in pictures:
+        if found[path.stem] != path:
+            complain(UserError(f"{path}: has the same name as {found[path.stem].name}; keep one of them"))
     labelled = {path.stem: path for path in sorted(labels.glob("*.png"))}
     if not found:
         raise UserError(f"{images}: holds no image")
-    if unpaired := sorted(found.keys() - labelled.keys()):
-        raise UserError(
-            f"{labels / unpaired[0]}.png: missing, the label of {found[unpaired[0]].name} ({len(unpaired)} such images)"
+    unpaired = sorted(found.keys() - labelled.keys())
+    for name in unpaired:
+        complain(UserError(f"{labels / name}.png: missing, the label of {found[name].name} ({len(unpaired)} such images)"))
+    lonely = sorted(labelled.keys() - found.keys())
+    for name in lonely:
+        complain(
+            UserError(f"{images / name}.*: missing, the image of the label {labelled[name].name} ({len(lonely)} such labels)")
         )
-    if unpaired := sorted(labelled.keys() - found.keys()):
-        raise UserError(
-            f"{images / unpaired[0]}.*: missing, the image of the label {labelled[unpaired[0]].name} ({len(unpaired)} such labels)"
-        )
-    return FileSplit(list(found), list(found.values()), [labelled[name] for name in found], class_count, table)
+    names = [name for name in found if name in labelled]
+    return FileSplit(names, [found[n] for n in names], [labelled[n] for n in names], class_count, table)
+
+
+def image_endings() -> set[str]:
+    """The endings, in lower case, of the image files that can be read."""
+    return {extension for extension, kind in Image.registered_extensions().items() if kind in Image.OPEN}
 
 
 def read_lines(path: Path) -> list[str]:
@@ -153,7 +172,7 @@ def _decode(file: Image.Image, size: Size) -> UInt8Array:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
+def opened_image(path: Path) -> Iterator[Image.Image]:
     """Open an image file; errors inside the block become a `UserError` that names it."""
     try:
         with Image.open(path) as file:
@@ -162,8 +181,12 @@ def _opened(path: Path) -> Iterator[Image.Image]:
         raise _unreadable(path, error) from None
 
 
-def _check_ending(path: Path) -> None:
-    """Detect truncated files without decoding them: a JPEG's end marker cannot occur inside its data."""
+def check_ending(path: Path) -> None:
+    """Detect truncated files without decoding them: a JPEG's end marker cannot occur inside its data.
+
+    Raises:
+        UserError: the file is truncated, or cannot be read.
+    """
     try:
         with path.open("rb") as file:
             start = file.read(2)

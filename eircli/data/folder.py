@@ -8,7 +8,7 @@ from eircli.common.errors import UserError
 from eircli.common.suggest import did_you_mean
 from eircli.common.types import IGNORE, DataSet
 from eircli.config.datasets import Folder
-from eircli.data.files import pair_files, read_lines
+from eircli.data.files import Complain, pair_files, raise_it, read_lines
 
 
 def class_names(config: Folder) -> tuple[str, ...]:
@@ -20,8 +20,11 @@ def class_names(config: Folder) -> tuple[str, ...]:
     return config.classes or _names_in_folder(config)
 
 
-def folder(config: Folder) -> DataSet:
+def folder(config: Folder, complain: Complain = raise_it) -> DataSet:
     """The two splits of a folder; line k of classes.txt names class id k, 0 is background, 255 ignore.
+
+    Args:
+        complain: as for `pair_files`.
 
     Raises:
         UserError: a folder or file that is missing, unpaired, or unreadable; or a class that is not there.
@@ -41,7 +44,7 @@ def folder(config: Folder) -> DataSet:
             raise UserError("dataset.classes: a name occurs twice")
         label_ids = tuple(names.index(name) + 1 for name in classes)
     train, val = (
-        pair_files(root / "images" / split, root / "annotations" / split, len(names), table)
+        pair_files(root / "images" / split, root / "annotations" / split, len(names), table, complain)
         for split in (config.train_split, config.val_split)
     )
     return DataSet(classes, train, val, label_ids)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from eircli.common.types import DataSet
 from eircli.config.datasets import AnyDataset, Extended
 from eircli.data import ade20k, extended, folder, shapes, voc
+from eircli.data.files import Complain
 from eircli.data.part import hold_out
 
 
@@ -17,6 +18,10 @@ class Opener(NamedTuple):
     dataset: Callable[[Any], DataSet]
     class_names: Callable[[Any], tuple[str, ...]]
     """The names of its classes, without opening the data where they are fixed or given."""
+    complaining: Callable[[Any, Complain], DataSet] | None = None
+    """Opens it without the files that do not fit, telling of each; None where opening looks at no files."""
+    remarks: Callable[[Any, DataSet], list[str]] = lambda config, data: []
+    """What is odd about this data set, a line each, beside what can be odd about any."""
 
 
 def _extended(config: Extended) -> DataSet:
@@ -24,9 +29,9 @@ def _extended(config: Extended) -> DataSet:
 
 
 OPENERS = {
-    "voc": Opener(voc.voc, voc.class_names),
-    "ade20k": Opener(ade20k.ade20k, ade20k.class_names),
-    "folder": Opener(folder.folder, folder.class_names),
+    "voc": Opener(voc.voc, voc.class_names, remarks=voc.remarks),
+    "ade20k": Opener(ade20k.ade20k, ade20k.class_names, ade20k.ade20k, ade20k.remarks),
+    "folder": Opener(folder.folder, folder.class_names, folder.folder),
     "shapes": Opener(shapes.shapes, shapes.class_names),
     "extended": Opener(_extended, extended.class_names),
 }
@@ -40,6 +45,21 @@ def open_dataset(config: AnyDataset) -> DataSet:
     """
     data = OPENERS[config.kind].dataset(config)
     return data if config.hold_out is None else hold_out(data, config.hold_out)
+
+
+def open_complaining(config: AnyDataset, complain: Complain) -> DataSet:
+    """The data set, nothing held out, without the files that do not fit: `complain` is told of each.
+
+    Raises:
+        UserError: there is no data set to speak of.
+    """
+    opener = OPENERS[config.kind]
+    return opener.dataset(config) if opener.complaining is None else opener.complaining(config, complain)
+
+
+def remarks(config: AnyDataset, data: DataSet) -> list[str]:
+    """What is odd about a data set of this kind, a line each that begins with its folder."""
+    return OPENERS[config.kind].remarks(config, data)
 
 
 def class_names(config: AnyDataset) -> tuple[str, ...]:

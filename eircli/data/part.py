@@ -41,6 +41,11 @@ class Part(Split):
 
 def hold_out(data: DataSet, every: int) -> DataSet:
     """The data set with every `every`-th training image taken out, and these to test on instead of its test images."""
-    held = range(every - 1, len(data.train), every)
+    held = held_out(len(data.train), every)
     rest = [position for position in range(len(data.train)) if position not in held]
     return data._replace(train=Part(data.train, rest), val=Part(data.train, held))
+
+
+def held_out(count: int, every: int) -> range:
+    """The positions, among `count` training images, of those that are held out."""
+    return range(every - 1, count, every)

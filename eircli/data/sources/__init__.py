@@ -1,0 +1,1 @@
+"""Public data sets from their sources: archives fetched, checked, unpacked, laid out."""
