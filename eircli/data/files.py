@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -45,25 +46,26 @@ class FileSplit:
         return len(self.ids)
 
     def load(self, index: int, short_side: int | None = None) -> Sample:
-        with _opened(self.images[index]) as file:
+        with opened(self.images[index]) as file:
             own = file.size
-            image = _decode(file, size_at(own, short_side))
+            image = decode(file, size_at(own, short_side))
         return Sample(image, resize_label(self._read_label(index, own), short_side))
 
     def load_label(self, index: int) -> UInt8Array:
         """uint8 [H, W], class ids; checked."""
-        with _opened(self.images[index]) as image:
+        with opened(self.images[index]) as image:
             size = image.size
         return self._read_label(index, size)
 
     def _read_label(self, index: int, size: Size) -> UInt8Array:
         """The label of an image of `size`, checked."""
         path = self.labels[index]
-        with _opened(path) as file:
+        with opened(path) as file:
             mode, label = file.mode, np.array(file)
         if mode not in ("L", "P", "1"):
             raise UserError(
-                f"{path}: labels must be a single channel of class ids, this file is coded as {mode}; convert it to ids"
+                f"{path}: labels must be a single channel of class ids, this file is coded as {mode}; "
+                "dataset.kind: masks reads colours, by a labelmap.txt"
             )
         if label.shape[::-1] != size:
             raise UserError(
@@ -77,8 +79,8 @@ class FileSplit:
         return label if self.table is None else self.table[label]
 
     def present(self, index: int) -> list[int]:
-        _check_ending(self.images[index])
-        _check_ending(self.labels[index])
+        check_ending(self.images[index])
+        check_ending(self.labels[index])
         # Pillow's histogram reads uint8; np.bincount would convert to int64.
         return np.flatnonzero(Image.fromarray(self.load_label(index)).histogram()).tolist()
 
@@ -95,7 +97,7 @@ class FileSplit:
             try:
                 status = path.stat()
             except OSError as error:
-                raise _unreadable(path, error) from None
+                raise unreadable(path, error) from None
             digest.update(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
@@ -112,11 +114,7 @@ def pair_files(images: Path, labels: Path, class_count: int, table: UInt8Array |
     for folder in (images, labels):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; check dataset.root and the names of the splits")
-    known = {extension for extension, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    pictures = [path for path in sorted(images.iterdir()) if path.suffix.lower() in known]
-    found = {path.stem: path for path in pictures}
-    if twice := [path for path in pictures if found[path.stem] != path]:
-        raise UserError(f"{twice[0]}: has the same name as {found[twice[0].stem].name}; keep one of them")
+    found = images_by_name(images)
     labelled = {path.stem: path for path in sorted(labels.glob("*.png"))}
     if not found:
         raise UserError(f"{images}: holds no image")
@@ -131,16 +129,31 @@ def pair_files(images: Path, labels: Path, class_count: int, table: UInt8Array |
     return FileSplit(list(found), list(found.values()), [labelled[name] for name in found], class_count, table)
 
 
+def images_by_name(folder: Path, recursive: bool = False) -> dict[str, Path]:
+    """The image files of a folder, sorted, by their names without the ending; of its subfolders too if `recursive`.
+
+    Raises:
+        UserError: two of one name.
+    """
+    known = {extension for extension, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    pictures = [path for path in sorted(folder.glob("**/*" if recursive else "*")) if path.suffix.lower() in known]
+    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in pictures}
+    for path in pictures:
+        if (other := found[path.relative_to(folder).with_suffix("").as_posix()]) != path:
+            raise UserError(f"{path}: has the same name as {other.name}; keep one of them")
+    return found
+
+
 def read_lines(path: Path) -> list[str]:
     """The non-empty lines of a text file."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
-def _decode(file: Image.Image, size: Size) -> UInt8Array:
-    """The pixels of an opened image file at `size`, bilinear with antialiasing.
+def decode(file: Image.Image, size: Size) -> UInt8Array:
+    """The pixels of an opened image file at `size`, uint8 [H, W, 3], bilinear with antialiasing.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that still is at least twice `size`: it takes less time, and the
     resizing that follows leaves next to no difference.
@@ -153,16 +166,16 @@ def _decode(file: Image.Image, size: Size) -> UInt8Array:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """Open an image file; errors inside the block become a `UserError` that names it."""
+def opened(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+    """Open an image file, or its content within the file `path`; errors inside the block become a `UserError` that names it."""
     try:
-        with Image.open(path) as file:
+        with Image.open(path if content is None else BytesIO(content)) as file:
             yield file
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
-def _check_ending(path: Path) -> None:
+def check_ending(path: Path) -> None:
     """Detect truncated files without decoding them: a JPEG's end marker cannot occur inside its data."""
     try:
         with path.open("rb") as file:
@@ -171,12 +184,13 @@ def _check_ending(path: Path) -> None:
             file.seek(max(file.tell() - 1024, 0))
             end = file.read()
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     if start in ENDINGS and ENDINGS[start] not in end:
         raise UserError(f"{path}: truncated: the file ends before its image does; copy it again")
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def unreadable(path: Path, error: Exception) -> UserError:
+    """The error of a file that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path}: missing; check dataset.root")
     return UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); copy it again or take it out of the split")
