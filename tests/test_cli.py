@@ -22,7 +22,6 @@ COMMANDS = [
     "sweep",
     "predict",
     "extend",
-    "sweep",
     "init",
     "prepare-data",
     "check-data",

@@ -218,7 +218,10 @@ def test_seeds_and_sweep_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (["sweep", str(TINY), "--grid", "method.name=[a]"], "method.name"),
         (["sweep", str(TINY), "--grid", "seed=0,1"], "give --seeds 0,1"),
         (["train", str(TINY), "--step", "0", "--set", "protocol.order=seed:²"], "protocol.order: 'seed:²' is unknown"),
-        (["train", str(TINY), "--step", "0", "--set", "memory.budget=true"], "--set memory.budget=true: memory: budget: true is no value for it"),
+        (
+            ["train", str(TINY), "--step", "0", "--set", "memory.budget=true"],
+            "--set memory.budget=true: memory: budget: true is no value for it",
+        ),
         (
             ["train", str(TINY), "--step", "0", "--set", "method.name=ssul", "--set", "model.unknown_class=false"],
             "method ssul needs model.unknown_class: true",

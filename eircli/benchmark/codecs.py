@@ -81,7 +81,7 @@ def _offered(run: Run, kind: ExemplarKind, images: int) -> list[Exemplar]:
     harvest = Harvest(0, view, new, manifest.memory, normalisation(manifest.model.backbone).canvas)
     chosen: dict[Hashable, Exemplar] = {}
     for image in np.unique(np.linspace(0, len(view) - 1, images).astype(int)).tolist():
-        for number, one in enumerate(kind.find(view.load_label(image), list(new), image, manifest.memory)):
+        for number, one in enumerate(kind.find(view, list(new), image, manifest.memory)):
             made = kind.make_exemplar(harvest, one)
             chosen.setdefault(kind.dedup_key(one.channel, 1000 * image + number, made.source), made)
     return list(chosen.values())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ Colour = tuple[int, int, int]
 """Red, green, blue in 8 bits."""
 
 UInt8Array = NDArray[np.uint8]
+Int32Array = NDArray[np.int32]
 
 
 class Sample(NamedTuple):
@@ -35,6 +36,15 @@ class Sample(NamedTuple):
     """uint8 [H, W, 3], RGB."""
     label: UInt8Array
     """uint8 [H, W], class ids or channels; 0 background, 255 ignore."""
+
+
+class InstanceMap(NamedTuple):
+    """The objects that an image's annotation tells apart, as far as they are seen."""
+
+    numbers: Int32Array
+    """int32 [H, W]: k + 1 where object k is, 0 where none is."""
+    labels: UInt8Array
+    """uint8 [objects]: the class id or channel of each; 0 background, 255 ignore."""
 
 
 class ParameterGroups(NamedTuple):
@@ -86,6 +96,15 @@ class Split(SampleSource, Protocol):
 
     def sample_fingerprint(self, index: int) -> str:
         """A string, unique to the sample, that changes whenever one of its files does."""
+        ...
+
+
+@runtime_checkable
+class KnowsInstances(Protocol):
+    """A split whose annotations tell objects apart (`DatasetSettings.knows_instances`)."""
+
+    def load_instances(self, index: int) -> InstanceMap:
+        """The objects of an image, at its own size; each carries the class id that its pixels have in the label."""
         ...
 
 

@@ -62,6 +62,11 @@ class DatasetSettings(Section):
     """Take every N-th training image out of training and evaluate on these, never on the validation images: to choose
     constants by. None evaluates on the validation images."""
 
+    @property
+    def knows_instances(self) -> bool:
+        """Whether the annotations tell objects of a class apart (`KnowsInstances`, `memory.selection: instance`)."""
+        return False
+
 
 class Voc(DatasetSettings):
     """PASCAL VOC 2012."""
@@ -103,6 +108,92 @@ class Folder(DatasetSettings):
     """Some of the classes by name, in the order in which they get the ids 1, 2, …; the others become background."""
 
 
+class Annotations(DatasetSettings):
+    """Settings common to annotations of people's own, as annotation tools write them."""
+
+    root: Path
+    """The folder from which the other paths count."""
+    classes: tuple[str, ...] | None = None
+    """Some of the classes by name, in the order in which they get the ids 1, 2, …; the others become background."""
+    val_every: Annotated[int, Field(ge=2)] | None = None
+    """Without a validation part of its own: every N-th image, by name, is validation instead of training."""
+
+
+class OwnParts(Annotations):
+    """Annotations whose recipe names their parts."""
+
+    val: str | None = None
+    """The validation part, named as `train` is; or give `val_every`."""
+
+    @model_validator(mode="after")
+    def _one_validation_part(self) -> OwnParts:
+        if (self.val is None) == (self.val_every is None):
+            raise ValueError("give either val, the validation part, or val_every: N, to take every N-th image for it")
+        return self
+
+
+class Coco(OwnParts):
+    """COCO instance annotations: polygons, and RLE."""
+
+    kind: Literal["coco"]
+    train: str
+    """The annotation file (JSON) of the training images, in `root`."""
+    train_images: Path | None = None
+    """The folder in `root` from which `file_name` counts in `train`; none: the annotation file's."""
+    val_images: Path | None = None
+    """The same for `val`; none: the annotation file's."""
+
+    @property
+    def knows_instances(self) -> bool:
+        return True
+
+
+class Labelme(OwnParts):
+    """LabelMe annotations, a JSON file for each image."""
+
+    kind: Literal["labelme"]
+    train: str = "."
+    """The folder in `root` of the JSON files of training images."""
+
+    @property
+    def knows_instances(self) -> bool:
+        return True
+
+
+class Yolo(Annotations):
+    """YOLO segmentation: polygons in a text file for each image. `root` is the data set's folder, whatever `path` data.yaml has."""
+
+    kind: Literal["yolo"]
+    data: Path = Path("data.yaml")
+    """The file in `root` with `names`, `train` and `val`."""
+
+    @property
+    def knows_instances(self) -> bool:
+        return True
+
+
+class Masks(OwnParts):
+    """Colour masks with a labelmap.txt: CVAT's "segmentation mask 1.1", and others in PASCAL VOC's folders."""
+
+    kind: Literal["masks"]
+    train: str = "train"
+    """Name of the list of training images in ImageSets/Segmentation; of CVAT's often `default`."""
+    images: Path = Path("JPEGImages")
+    """The folder of the images in `root`."""
+    labels: Path = Path("SegmentationClass")
+    """The folder of the masks in `root`: a colour for each class."""
+    objects: Path | None = None
+    """The folder of the masks with a colour for each object, such as SegmentationObject; none: objects are not told apart."""
+    labelmap: Path = Path("labelmap.txt")
+    """The file in `root` with a line `name:red,green,blue::` for each class. `background` is no class."""
+    ignore: tuple[str, ...] = ()
+    """Names in it whose pixels are ignored."""
+
+    @property
+    def knows_instances(self) -> bool:
+        return self.objects is not None
+
+
 class Shapes(DatasetSettings):
     """Synthetic scenes of shapes, drawn from a seed."""
 
@@ -127,7 +218,7 @@ class Shapes(DatasetSettings):
         return self
 
 
-Labelled = Voc | Ade20k | Folder | Shapes
+Labelled = Voc | Ade20k | Folder | Coco | Labelme | Yolo | Masks | Shapes
 
 
 class Extended(DatasetSettings):

@@ -102,10 +102,11 @@ class Memory(Section):
 
     budget: int | str = 100
     """How much is kept of all old classes together: a count of exemplars, or bytes such as 500kB, 2MB, 1.5MiB."""
-    selection: Literal["single-component", "component"] = "single-component"
-    """single-component: a class's pixels in an image when they form one component; component: any large enough one."""
+    selection: Literal["single-component", "component", "instance"] = "single-component"
+    """single-component: a class's pixels in an image when they form one component; component: any large enough one; instance: an
+    object as it was annotated, as far as it is seen, if large enough, of data sets that tell objects apart."""
     min_area: PositiveInt = 64
-    """The least area of an instance under `selection: component`, pixels."""
+    """The least area of an instance under `selection: component` and `instance`, pixels."""
     rule: Literal["random", "largest", "confident", "diverse"] = "random"
     """Which candidates of a class come first: at random, by area, by the model's confidence, or farthest from those
     before in the model's features."""
@@ -242,6 +243,15 @@ class Manifest(Section):
         kind = self.memory_kind
         if self.memory.current_labels and not (kind and kind.whole_images):
             raise ValueError("memory.current_labels is about whole stored images, which this method does not keep")
+        return self
+
+    @model_validator(mode="after")
+    def _instances_are_known(self) -> Manifest:
+        if self.memory.selection == "instance" and not self.dataset.knows_instances:
+            raise ValueError(
+                f"memory.selection instance needs annotations that tell objects apart, which dataset {self.dataset.kind} as set does "
+                "not have: give component or single-component"
+            )
         return self
 
     @model_validator(mode="after")

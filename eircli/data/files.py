@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,7 @@ class FileSplit:
     def load(self, index: int, short_side: int | None = None) -> Sample:
         with opened_image(self.images[index]) as file:
             own = file.size
-            image = _decode(file, size_at(own, short_side))
+            image = decode(file, size_at(own, short_side))
         return Sample(image, resize_label(self._read_label(index, own), short_side))
 
     def load_label(self, index: int) -> UInt8Array:
@@ -63,7 +64,8 @@ class FileSplit:
             mode, label = file.mode, np.array(file)
         if mode not in ("L", "P", "1"):
             raise UserError(
-                f"{path}: labels must be a single channel of class ids, this file is coded as {mode}; convert it to ids"
+                f"{path}: labels must be a single channel of class ids, this file is coded as {mode}; "
+                "dataset.kind: masks reads colours, by a labelmap.txt"
             )
         if label.shape[::-1] != size:
             raise UserError(
@@ -95,7 +97,7 @@ class FileSplit:
             try:
                 status = path.stat()
             except OSError as error:
-                raise _unreadable(path, error) from None
+                raise unreadable(path, error) from None
             digest.update(f"{path.resolve()}|{status.st_size}|{status.st_mtime_ns}\n".encode())
         return digest.hexdigest()
 
@@ -124,12 +126,7 @@ def pair_files(
     for folder in (images, labels):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; check dataset.root and the names of the splits")
-    known = image_endings()
-    pictures = [path for path in sorted(images.iterdir()) if path.suffix.lower() in known]
-    found = {path.stem: path for path in pictures}
-    for path in pictures:
-        if found[path.stem] != path:
-            complain(UserError(f"{path}: has the same name as {found[path.stem].name}; keep one of them"))
+    found = images_by_name(images, complain=complain)
     labelled = {path.stem: path for path in sorted(labels.glob("*.png"))}
     if not found:
         raise UserError(f"{images}: holds no image")
@@ -150,16 +147,31 @@ def image_endings() -> set[str]:
     return {extension for extension, kind in Image.registered_extensions().items() if kind in Image.OPEN}
 
 
+def images_by_name(folder: Path, recursive: bool = False, complain: Complain = raise_it) -> dict[str, Path]:
+    """The image files of a folder, sorted, by their names without the ending; of its subfolders too if `recursive`.
+
+    Raises:
+        UserError: two of one name.
+    """
+    known = image_endings()
+    pictures = [path for path in sorted(folder.glob("**/*" if recursive else "*")) if path.suffix.lower() in known]
+    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in pictures}
+    for path in pictures:
+        if (other := found[path.relative_to(folder).with_suffix("").as_posix()]) != path:
+            complain(UserError(f"{path}: has the same name as {other.name}; keep one of them"))
+    return found
+
+
 def read_lines(path: Path) -> list[str]:
     """The non-empty lines of a text file."""
     try:
         return [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
-def _decode(file: Image.Image, size: Size) -> UInt8Array:
-    """The pixels of an opened image file at `size`, bilinear with antialiasing.
+def decode(file: Image.Image, size: Size) -> UInt8Array:
+    """The pixels of an opened image file at `size`, uint8 [H, W, 3], bilinear with antialiasing.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that still is at least twice `size`: it takes less time, and the
     resizing that follows leaves next to no difference.
@@ -172,13 +184,13 @@ def _decode(file: Image.Image, size: Size) -> UInt8Array:
 
 
 @contextmanager
-def opened_image(path: Path) -> Iterator[Image.Image]:
-    """Open an image file; errors inside the block become a `UserError` that names it."""
+def opened_image(path: Path, content: bytes | None = None) -> Iterator[Image.Image]:
+    """Open an image file, or its content within the file `path`; errors inside the block become a `UserError` that names it."""
     try:
-        with Image.open(path) as file:
+        with Image.open(path if content is None else BytesIO(content)) as file:
             yield file
     except (OSError, SyntaxError) as error:  # Pillow raises SyntaxError for broken PNG chunks
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
 
 
 def check_ending(path: Path) -> None:
@@ -194,12 +206,13 @@ def check_ending(path: Path) -> None:
             file.seek(max(file.tell() - 1024, 0))
             end = file.read()
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise unreadable(path, error) from None
     if start in ENDINGS and ENDINGS[start] not in end:
         raise UserError(f"{path}: truncated: the file ends before its image does; copy it again")
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
+def unreadable(path: Path, error: Exception) -> UserError:
+    """The error of a file that cannot be read."""
     if isinstance(error, FileNotFoundError):
         return UserError(f"{path}: missing; check dataset.root")
     return UserError(f"{path}: cannot be read ({' '.join(str(error).split())}); copy it again or take it out of the split")

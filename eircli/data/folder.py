@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from eircli.common.errors import UserError
-from eircli.common.suggest import did_you_mean
 from eircli.common.types import IGNORE, DataSet
 from eircli.config.datasets import Folder
+from eircli.data.class_names import pick
 from eircli.data.files import Complain, pair_files, raise_it, read_lines
 
 
@@ -30,24 +30,17 @@ def folder(config: Folder, complain: Complain = raise_it) -> DataSet:
         UserError: a folder or file that is missing, unpaired, or unreadable; or a class that is not there.
     """
     root, names = config.root, _names_in_folder(config)
-    classes, table, label_ids = names, None, None
+    table, label_ids = None, None
+    picked = pick(names, config.classes, root / "classes.txt")
     if config.classes is not None:
-        classes = config.classes
-        table = np.zeros(256, np.uint8)
+        table, label_ids = np.zeros(256, np.uint8), picked.positions
+        table[: len(picked.table)] = picked.table
         table[IGNORE] = IGNORE
-        for new_id, name in enumerate(classes, start=1):
-            if name not in names:
-                hint = did_you_mean(name, names).rstrip()
-                raise UserError(f"dataset.classes: '{name}' is not in {root / 'classes.txt'}" + (f"; {hint}" if hint else ""))
-            table[names.index(name) + 1] = new_id
-        if len(set(classes)) < len(classes):
-            raise UserError("dataset.classes: a name occurs twice")
-        label_ids = tuple(names.index(name) + 1 for name in classes)
     train, val = (
         pair_files(root / "images" / split, root / "annotations" / split, len(names), table, complain)
         for split in (config.train_split, config.val_split)
     )
-    return DataSet(classes, train, val, label_ids)
+    return DataSet(picked.classes, train, val, label_ids)
 
 
 def _names_in_folder(config: Folder) -> tuple[str, ...]:

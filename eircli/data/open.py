@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from eircli.common.types import DataSet
 from eircli.config.datasets import AnyDataset, Extended
-from eircli.data import ade20k, extended, folder, shapes, voc
+from eircli.data import ade20k, coco, extended, folder, labelme, masks, shapes, voc, yolo
 from eircli.data.files import Complain
 from eircli.data.part import hold_out
 
@@ -32,6 +32,10 @@ OPENERS = {
     "voc": Opener(voc.voc, voc.class_names, remarks=voc.remarks),
     "ade20k": Opener(ade20k.ade20k, ade20k.class_names, ade20k.ade20k, ade20k.remarks),
     "folder": Opener(folder.folder, folder.class_names, folder.folder),
+    "coco": Opener(coco.coco, coco.class_names),
+    "labelme": Opener(labelme.labelme, labelme.class_names),
+    "yolo": Opener(yolo.yolo, yolo.class_names),
+    "masks": Opener(masks.masks, masks.class_names),
     "shapes": Opener(shapes.shapes, shapes.class_names),
     "extended": Opener(_extended, extended.class_names),
 }

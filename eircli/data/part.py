@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 
-from eircli.common.types import DataSet, Sample, Split, UInt8Array
+from eircli.common.types import DataSet, InstanceMap, KnowsInstances, Sample, Split, UInt8Array
 
 
 class Part(Split):
@@ -28,6 +28,11 @@ class Part(Split):
 
     def load_label(self, index: int) -> UInt8Array:
         return self.split.load_label(self.positions[index])
+
+    def load_instances(self, index: int) -> InstanceMap:
+        """The objects of an image, of a split that tells them apart (`KnowsInstances`)."""
+        assert isinstance(self.split, KnowsInstances), "the manifest has asked its settings"
+        return self.split.load_instances(self.positions[index])
 
     def present(self, index: int) -> list[int]:
         return self.split.present(self.positions[index])

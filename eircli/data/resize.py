@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TypeVar
+
 import numpy as np
 from PIL import Image
 
-from eircli.common.types import Sample, UInt8Array
+from eircli.common.types import Int32Array, Sample, UInt8Array
+
+Pixels = TypeVar("Pixels", UInt8Array, Int32Array)
 
 Size = tuple[int, int]
 """Width and height, pixels, as Pillow has them."""
@@ -41,7 +45,12 @@ def resize_label(label: UInt8Array, side: int | None) -> UInt8Array:
     return label if side is None else _resize(label, side, Image.Resampling.NEAREST)
 
 
-def _resize(pixels: UInt8Array, side: int, how: Image.Resampling) -> UInt8Array:
+def resize_numbers(numbers: Int32Array, side: int | None) -> Int32Array:
+    """A map of numbers int32 [H, W] at the short side `side`, from the same pixels as a label's; None keeps its size."""
+    return numbers if side is None else _resize(numbers, side, Image.Resampling.NEAREST)
+
+
+def _resize(pixels: Pixels, side: int, how: Image.Resampling) -> Pixels:
     height, width = pixels.shape[:2]
     size = size_at((width, height), side)
-    return pixels if size == (width, height) else np.array(Image.fromarray(pixels).resize(size, how))
+    return pixels if size == (width, height) else np.array(Image.fromarray(pixels).resize(size, how), pixels.dtype)

@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from eircli.common.types import Sample, Split, UInt8Array
+from eircli.common.types import InstanceMap, KnowsInstances, Sample, Split, UInt8Array
 from eircli.config.section import Cache
-from eircli.data.resize import resize_label
+from eircli.data.resize import resize_label, resize_numbers
 from eircli.data.sample_cache import decoded
 
 
@@ -41,6 +41,12 @@ class StepView:
     def load_label(self, index: int) -> UInt8Array:
         """A sample's label alone: channels, uint8 [H, W] at the working size."""
         return self._visible(resize_label(self.split.load_label(int(self.positions[index])), self.short_side))
+
+    def load_instances(self, index: int) -> InstanceMap:
+        """A sample's objects at the working size, int32 [H, W], each with its channel: of a data set that tells them apart."""
+        assert isinstance(self.split, KnowsInstances), "the manifest has asked its settings"
+        numbers, labels = self.split.load_instances(int(self.positions[index]))
+        return InstanceMap(resize_numbers(numbers, self.short_side), self.table[labels])
 
     def load_own_size(self, index: int) -> Sample:
         """A sample at its own size; the label holds channels."""

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-from eircli.common.types import Box, Colour, FoveatedInstance, Instance, Sample, StoredImage, UInt8Array
+from eircli.common.types import Box, Colour, FoveatedInstance, Instance, InstanceMap, Sample, StoredImage, UInt8Array
 
 Selection = Literal["single-component", "component"]
+"""How objects are guessed from labels alone."""
 
 EIGHT_CONNECTED = np.ones((3, 3), bool)
 
@@ -27,7 +28,8 @@ class Candidate(NamedTuple):
     image: int
     """Position of the image in its source."""
     component: int
-    """Number of the component of the class's pixels in that image, from 1; or `WHOLE_CLASS`, for the image as a whole."""
+    """Number of the component of the class's pixels in that image, or of the annotated object, from 1; or `WHOLE_CLASS`, for the
+    image as a whole."""
     area: int
 
 
@@ -58,38 +60,55 @@ def candidates(label: UInt8Array, channels: Sequence[int], image: int, selection
     return found
 
 
+def instance_candidates(instances: InstanceMap, channels: Sequence[int], image: int, min_area: int) -> list[Candidate]:
+    """The annotated objects of `channels` of which at least `min_area` pixels are seen; numbers int32 [H, W]."""
+    areas = np.bincount(instances.numbers.ravel(), minlength=len(instances.labels) + 1)
+    return [
+        Candidate(channel, image, int(number) + 1, int(areas[number + 1]))
+        for channel in channels
+        for number in np.flatnonzero(instances.labels == channel)
+        if areas[number + 1] >= min_area
+    ]
+
+
 def image_candidates(label: UInt8Array, channels: Sequence[int], image: int) -> list[Candidate]:
     """A whole image, with its label map uint8 [H, W], as a candidate of each of `channels` that it holds."""
     areas = np.bincount(label.ravel(), minlength=256)
     return [Candidate(channel, image, WHOLE_CLASS, int(areas[channel])) for channel in channels if areas[channel]]
 
 
-def candidate_mask(label: UInt8Array, candidate: Candidate) -> NDArray[np.bool_]:
-    """bool [H, W]: the pixels of a candidate in its label map uint8 [H, W]."""
+def candidate_mask(label: UInt8Array, candidate: Candidate, instances: InstanceMap | None = None) -> NDArray[np.bool_]:
+    """bool [H, W]: the pixels of a candidate in its label map uint8 [H, W], or among its image's annotated objects."""
     if candidate.component == WHOLE_CLASS:
         return np.asarray(label == candidate.channel)
+    if instances is not None:
+        return np.asarray(instances.numbers == candidate.component)
     components, _ = ndimage.label(label == candidate.channel, EIGHT_CONNECTED)
     return np.asarray(components == candidate.component)
 
 
-def cut_out(sample: Sample, candidate: Candidate, origin: Origin, canvas: Colour) -> Instance:
-    """Cut a candidate out of its image: the pixels of its bounding box, `canvas` outside its mask."""
+def cut_out(
+    sample: Sample, candidate: Candidate, origin: Origin, canvas: Colour, instances: InstanceMap | None = None
+) -> Instance:
+    """Cut a candidate out of its image: the pixels of its bounding box, `canvas` outside its mask (`candidate_mask`)."""
     image, label = sample
-    mask, box = _cropped(candidate_mask(label, candidate))
+    mask, box = _cropped(candidate_mask(label, candidate, instances))
     crop = image[box.window].copy()
     crop[~mask] = canvas
     return Instance(crop, mask, origin.class_id, origin.source, box, (label.shape[0], label.shape[1]), origin.step)
 
 
-def cut_out_foveated(sample: Sample, candidate: Candidate, origin: Origin, ring: float, shrink: int) -> FoveatedInstance:
-    """Cut a candidate out of its image together with its surroundings.
+def cut_out_foveated(
+    sample: Sample, candidate: Candidate, origin: Origin, ring: float, shrink: int, instances: InstanceMap | None = None
+) -> FoveatedInstance:
+    """Cut a candidate out of its image together with its surroundings (`candidate_mask`).
 
     Args:
         ring: how much is kept sharp on every side of its bounding box, as a fraction of the box's height or width.
         shrink: a pixel of the thumbnail is the mean of `shrink` x `shrink` of the image, or of what is left of it at the edges.
     """
     image, label = sample
-    mask, box = _cropped(candidate_mask(label, candidate))
+    mask, box = _cropped(candidate_mask(label, candidate, instances))
     size = (label.shape[0], label.shape[1])
     view = widened(box, ring, size)
     thumbnail = np.asarray(Image.fromarray(image).reduce(shrink))

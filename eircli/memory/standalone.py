@@ -6,7 +6,7 @@ from typing import Protocol
 
 import numpy as np
 
-from eircli.common.types import BACKGROUND, Colour, Sample, SampleSource, UInt8Array
+from eircli.common.types import BACKGROUND, Colour, InstanceMap, Sample, SampleSource, UInt8Array
 from eircli.memory.bank import Bank
 
 
@@ -20,6 +20,14 @@ class LabelledImages(SampleSource, Protocol):
 
     def load_label(self, index: int) -> UInt8Array:
         """A label alone, uint8 [H, W]."""
+        ...
+
+
+class AnnotatedImages(LabelledImages, Protocol):
+    """The same with their objects, where the data set tells these apart."""
+
+    def load_instances(self, index: int) -> InstanceMap:
+        """The annotated objects of an image, int32 [H, W], with their channels."""
         ...
 
 

@@ -17,6 +17,7 @@ from eircli.data.step_view import StepView
 from eircli.data.transforms import paper_crop, to_tensors
 from eircli.engine.device import choose_compute
 from eircli.memory.harvest import Candidate, candidate_mask
+from eircli.memory.kinds.base import known_instances
 from eircli.memory.prototypes import on_grid
 from eircli.memory.select import Score
 from eircli.model.deeplab import predict, upsample
@@ -37,13 +38,13 @@ def score_candidates(run: Run, step: int, view: StepView, found: Sequence[Candid
     images = [every_image[position] for position in shard(len(every_image))]
     for image, group in track(images, f"scoring candidates of step {step}", len(images), "images"):
         scores.append([])
-        sample = view.load(image)
+        sample, known = view.load(image), known_instances(view, image, run.manifest.memory)
         with compute.autocast():
             features = model.features(to_tensors(sample)[0].unsqueeze(0).to(compute.device))
             logits = upsample(model.classify(features), sample.label.shape)[0]
         probabilities = logits.softmax(dim=0) if softmax else logits.sigmoid()
         for candidate in group:
-            mask = torch.from_numpy(candidate_mask(sample.label, candidate)).to(compute.device)
+            mask = torch.from_numpy(candidate_mask(sample.label, candidate, known)).to(compute.device)
             # Cells are weighted by their overlap with the mask: a small object may contain no cell's centre.
             share = interpolate(mask[None, None].float(), features.shape[2:], mode="area")[0, 0]
             mean = (features[0].float() * share).sum(dim=(1, 2)) / share.sum()

@@ -12,13 +12,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from eircli.common.types import Colour, SampleSource, UInt8Array
+from eircli.common.types import Colour, InstanceMap, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.harvest import Candidate, Origin
 from eircli.memory.select import Score
-from eircli.memory.standalone import LabelledImages
+from eircli.memory.standalone import AnnotatedImages, LabelledImages
 
 Facts = Mapping[str, int | str]
+
+
+def known_instances(images: AnnotatedImages, image: int, settings: Memory) -> InstanceMap | None:
+    """The annotated objects of an image, int32 [H, W], where `memory.selection` asks for them; else None."""
+    return images.load_instances(image) if settings.selection == "instance" else None
+
 
 Writer = Callable[[Path, Facts], Facts]
 """Writes a memory to a file, given facts that identify it (step, recipe). Returns the facts for the run's record: at least its
@@ -30,7 +36,7 @@ class Harvest:
     """A step's images, and how exemplars are cut from them."""
 
     step: int
-    images: LabelledImages
+    images: AnnotatedImages
     """The step's training images, as labelled at that step."""
     new: Mapping[int, int]
     """Channel → class id of the classes that the step has learned."""
@@ -44,6 +50,10 @@ class Harvest:
         ids = np.arange(256, dtype=np.uint8)
         ids[list(self.new)] = list(self.new.values())
         return ids
+
+    def instances(self, candidate: Candidate) -> InstanceMap | None:
+        """The annotated objects of a candidate's image (`known_instances`)."""
+        return known_instances(self.images, candidate.image, self.settings)
 
     def origin(self, candidate: Candidate) -> Origin:
         """Where the exemplar of a candidate comes from."""

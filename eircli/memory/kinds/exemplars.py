@@ -15,14 +15,15 @@ from torch.utils.data import DataLoader, Subset
 from eircli.common.distributed import gather_shards, shard, world_size
 from eircli.common.errors import UserError
 from eircli.common.progress import track
-from eircli.common.types import Exemplar, UInt8Array
+from eircli.common.types import Exemplar
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank, write_bank
 from eircli.memory.codecs import check_codec
 from eircli.memory.encoded import EncodedExemplar, encode
-from eircli.memory.harvest import Candidate, candidates
+from eircli.memory.harvest import Candidate, candidates, instance_candidates
 from eircli.memory.kinds.base import Facts, Harvest, Material, MemoryKind, Writer
 from eircli.memory.select import RULES, Pool, share_out
+from eircli.memory.standalone import AnnotatedImages
 
 
 class ExemplarKind(MemoryKind):
@@ -31,8 +32,8 @@ class ExemplarKind(MemoryKind):
     name: ClassVar[str]
 
     @abstractmethod
-    def find(self, label: UInt8Array, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
-        """The candidates of `channels` in the label map uint8 [H, W] of the image at a position."""
+    def find(self, images: AnnotatedImages, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
+        """The candidates of `channels` in the image at a position."""
 
     @abstractmethod
     def make_exemplar(self, harvest: Harvest, candidate: Candidate) -> Exemplar:
@@ -87,8 +88,10 @@ class ExemplarKind(MemoryKind):
 class ObjectKind(ExemplarKind):
     """Exemplars of single objects, as `memory.selection` says what one is."""
 
-    def find(self, label: UInt8Array, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
-        return candidates(label, channels, image, settings.selection, settings.min_area)
+    def find(self, images: AnnotatedImages, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
+        if settings.selection == "instance":
+            return instance_candidates(images.load_instances(image), channels, image, settings.min_area)
+        return candidates(images.load_label(image), channels, image, settings.selection, settings.min_area)
 
     def remedy(self, settings: Memory) -> str:
         larger = super().remedy(settings)
@@ -106,7 +109,7 @@ class _Labels:
         return len(self.images)
 
     def __getitem__(self, image: int) -> list[Candidate]:
-        return self.find(self.images.load_label(image), self.channels, image, self.settings)
+        return self.find(self.images, self.channels, image, self.settings)
 
 
 def find_candidates(kind: ExemplarKind, material: Material) -> list[Candidate]:

@@ -22,7 +22,8 @@ class FoveatedMemory(ObjectKind):
 
     def make_exemplar(self, harvest: Harvest, candidate: Candidate) -> Exemplar:
         sample, settings = harvest.images.load(candidate.image), harvest.settings
-        return cut_out_foveated(sample, candidate, harvest.origin(candidate), settings.ring, settings.thumbnail)
+        origin, known = harvest.origin(candidate), harvest.instances(candidate)
+        return cut_out_foveated(sample, candidate, origin, settings.ring, settings.thumbnail, known)
 
     def samples(self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None) -> SampleSource:
         return FoveatedSamples(FoveatedBank(path), table)

@@ -11,7 +11,7 @@ from eircli.memory.bank import Bank
 from eircli.memory.harvest import Candidate, image_candidates, store_image
 from eircli.memory.kinds.base import Harvest
 from eircli.memory.kinds.exemplars import ExemplarKind
-from eircli.memory.standalone import LabelledImages, StoredImages
+from eircli.memory.standalone import AnnotatedImages, LabelledImages, StoredImages
 
 
 class ImageMemory(ExemplarKind):
@@ -19,8 +19,8 @@ class ImageMemory(ExemplarKind):
 
     name = "images"
 
-    def find(self, label: UInt8Array, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
-        return image_candidates(label, channels, image)
+    def find(self, images: AnnotatedImages, channels: Sequence[int], image: int, settings: Memory) -> list[Candidate]:
+        return image_candidates(images.load_label(image), channels, image)
 
     def make_exemplar(self, harvest: Harvest, candidate: Candidate) -> Exemplar:
         return store_image(harvest.images.load(candidate.image), harvest.origin(candidate), harvest.ids)

@@ -21,7 +21,8 @@ class InstanceMemory(ObjectKind):
     name = "instances"
 
     def make_exemplar(self, harvest: Harvest, candidate: Candidate) -> Exemplar:
-        return cut_out(harvest.images.load(candidate.image), candidate, harvest.origin(candidate), harvest.canvas)
+        sample, known = harvest.images.load(candidate.image), harvest.instances(candidate)
+        return cut_out(sample, candidate, harvest.origin(candidate), harvest.canvas, known)
 
     def samples(self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None) -> SampleSource:
         return StandaloneInstances(Bank(path), table, canvas)
