@@ -22,6 +22,7 @@ COMMANDS = [
     "sweep",
     "predict",
     "extend",
+    "export",
     "init",
     "prepare-data",
     "check-data",

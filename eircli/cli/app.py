@@ -30,6 +30,7 @@ COMMANDS = (
     "sweep",
     "predict",
     "extend",
+    "export",
     "prepare-data",
     "check-data",
     "import-checkpoint",
