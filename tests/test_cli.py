@@ -29,6 +29,8 @@ COMMANDS = [
     "import-checkpoint",
     "show-step",
     "status",
+    "settings",
+    "schema",
 ]
 
 

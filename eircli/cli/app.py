@@ -36,6 +36,8 @@ COMMANDS = (
     "import-checkpoint",
     "show-step",
     "status",
+    "settings",
+    "schema",
 )
 """The commands in the order of the help; each module defines `command` and `EXAMPLE`."""
 

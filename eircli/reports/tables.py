@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rich.box import HORIZONTALS
 from rich.console import Console, Group
 from rich.table import Table
 
@@ -15,6 +16,7 @@ from eircli.reports.step import StepFacts
 from eircli.run.results import StepResults
 
 if TYPE_CHECKING:
+    from eircli.config.schema import Setting
     from eircli.reports.bank import BankFacts
     from eircli.reports.predictions import Prediction
 
@@ -60,6 +62,17 @@ def protocol_table(runs: Sequence[FinishedRun]) -> Group:
                     table.add_row(str(number), run.name, *(percent(figure) for figure in figures))
         table.add_section()
     return Group(title, table)
+
+
+def settings_table(settings: Sequence[Setting]) -> Table:
+    """Keys, values and meanings of a recipe's settings."""
+    table = Table(box=HORIZONTALS, show_lines=True)
+    table.add_column("key", no_wrap=True)
+    table.add_column("value", overflow="fold", max_width=24)
+    table.add_column("meaning")
+    for key, words, value, meaning in settings:
+        table.add_row(key, value, "\n".join(filter(None, (meaning, f"[dim]{words}[/dim]" if words else ""))))
+    return table
 
 
 def areas_table(predictions: Sequence[Prediction]) -> Table:
