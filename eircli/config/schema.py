@@ -12,10 +12,8 @@ from eircli.config.manifest import Manifest
 
 
 def recipe_schema() -> dict[str, Any]:
-    """The JSON Schema of recipes and comparisons: the manifest's, nothing of it required but what names a kind."""
-    schema = Manifest.model_json_schema()
-    for part in [schema, *schema["$defs"].values()]:
-        part["required"] = [key for key in part.get("required", ()) if "const" in part["properties"][key]]
+    """The JSON Schema of recipes and comparisons: the manifest's, of which a recipe may leave out anything that another one says."""
+    schema = _optional(Manifest.model_json_schema())
     like = {"type": "string", "description": "Another recipe, relative to this one, that says what this one leaves out."}
     schema["properties"]["like"] = like
     run = {"anyOf": [{**schema, "properties": dict(schema["properties"])}, {"type": "null"}]}
@@ -26,6 +24,20 @@ def recipe_schema() -> dict[str, Any]:
         "additionalProperties": run,
     }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "A recipe of eir"}
+
+
+def _optional(schema: Any) -> Any:
+    """A schema that requires nothing; so a section without its name or kind may be of any that has its keys."""
+    if isinstance(schema, list):
+        return [_optional(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    renamed = {"anyOf" if key == "oneOf" else key: _optional(part) for key, part in schema.items()}
+    return {
+        key: part
+        for key, part in renamed.items()
+        if key not in ("required", "discriminator") or not isinstance(part, list | dict)
+    }
 
 
 class Setting(NamedTuple):
