@@ -16,13 +16,15 @@ from torch import nn
 from eircli.common.errors import UserError
 from eircli.common.types import Batch, ParameterGroups
 from eircli.config.manifest import StepTraining
+from eircli.config.recipe import load_recipe
 from eircli.config.runtime import Runtime
 from eircli.engine.checkpoint import load_state, save_state
 from eircli.engine.data_timer import DataTimer
-from eircli.engine.device import choose_compute
+from eircli.engine.device import Compute, choose_compute
 from eircli.engine.journal import Journal
 from eircli.engine.metrics import Absent, confusion_matrix, iou, taken_by_background
 from eircli.engine.optim import build_optimizer, build_scheduler
+from eircli.engine.threads import AT_START, use_threads
 from eircli.engine.train import Plan, TrainState, fit
 from eircli.run.results import summarize
 from tests import reference
@@ -215,3 +217,31 @@ def test_the_moving_average_of_weights() -> None:
         for later, decay in zip(history[1:], (21 / 30, 41 / 50, 61 / 70), strict=True):
             expected = decay * expected + (1 - decay) * later[name]
         torch.testing.assert_close(found.double(), history[-1][name] if "num_batches" in name else expected)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "batch", "crop", "device", "expected"),
+    [
+        ("auto", 16, 64, "cpu", 1),
+        ("auto", 24, 512, "cpu", AT_START),
+        (2, 16, 64, "cpu", 2),
+        ("auto", 16, 64, "cuda", AT_START),
+    ],
+)
+def test_threads_are_chosen_by_the_work(
+    wanted: int | str, batch: int, crop: int, device: str, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    settings = [f"runtime.threads={wanted}", f"train.batch_size={batch}", f"data.crop_size={crop}"]
+    manifest = load_recipe(Path(__file__).parent / "tiny.yaml", settings)
+    torch.set_num_threads(AT_START)
+    try:
+        assert use_threads(manifest, Compute(torch.device(device), torch.float32), 1) == expected
+        assert torch.get_num_threads() == expected
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        torch.set_num_threads(AT_START)
+        assert use_threads(manifest, Compute(torch.device(device), torch.float32), 1) == (
+            AT_START if wanted == "auto" else expected
+        )
+    finally:
+        torch.set_num_threads(AT_START)

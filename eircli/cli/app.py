@@ -83,6 +83,8 @@ def root(
 
 def main() -> None:
     """Run the command line; `exit_codes` says how it ends."""
+    # Read when torch is loaded: threads that wait give up their core, instead of spinning where others want to work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         _command()
     except SystemExit as end:

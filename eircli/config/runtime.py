@@ -25,6 +25,9 @@ class Runtime(Section):
     fraction of the memory."""
     workers: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Worker processes that decode images, of each process; auto is one per core in all, at most 8; 0 decodes without."""
+    threads: PositiveInt | Literal["auto"] = "auto"
+    """Threads that compute on the CPU; auto is one for small batches (fewer than 2^18 pixels), else one a core, or what
+    OMP_NUM_THREADS says. Another number gives results that agree up to rounding alone."""
     checkpoint_minutes: Annotated[float, Field(ge=0)] = 5.0
     """Minutes between two checkpoints of an unfinished step."""
     checkpoint_epochs: Annotated[float, Field(gt=0)] | None = None

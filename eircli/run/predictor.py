@@ -12,6 +12,7 @@ from torch import Tensor
 from eircli.common.types import UInt8Array
 from eircli.data.resize import resize_image
 from eircli.engine.device import choose_compute
+from eircli.engine.threads import use_threads
 from eircli.model.deeplab import predict, upsample
 from eircli.run.models import load_model
 from eircli.run.run import Run
@@ -43,6 +44,7 @@ class Predictor:
 
     def __init__(self, run: Run, step: int, window: int | None = None) -> None:
         self.compute = choose_compute(run.manifest.runtime)
+        use_threads(run.manifest, self.compute, step)
         self.model = load_model(run, step).to(self.compute.device).eval()
         self.activation = run.manifest.activation(step)
         self.short_side, self.window = run.manifest.data.short_side, window

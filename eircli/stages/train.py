@@ -17,6 +17,7 @@ from eircli.engine.device import Compute, choose_compute
 from eircli.engine.journal import Journal
 from eircli.engine.optim import build_optimizer, build_scheduler
 from eircli.engine.parallel import communication
+from eircli.engine.threads import use_threads
 from eircli.engine.train import Plan, TrainState, fit
 from eircli.memory.codecs import check_codec
 from eircli.methods import build_method
@@ -57,6 +58,7 @@ def train(run: Run, step: int, say: Say, again: bool = False) -> None:
     if step > 0 and run.manifest.memory_kind and not is_done(run, step, "bank"):
         build_memory(run, step, say)
     compute = choose_compute(run.manifest.runtime)
+    use_threads(run.manifest, compute, step)
     if step > 0 or not run.manifest.runtime.share_base_step:
         _train(run, step, compute, say)
         return
@@ -121,6 +123,7 @@ def _train(run: Run, step: int, compute: Compute, say: Say) -> None:
         "processes": world_size(),
         "sent_bytes": sent_bytes(model, plan),
         "device": compute.device.type,
+        "threads": torch.get_num_threads(),
         "precision": str(compute.dtype),
     }
     mark = {"recipe": checkpoint_recipe(run, step), "samples": len(samples)}
