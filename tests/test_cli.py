@@ -28,6 +28,7 @@ COMMANDS = [
     "check-data",
     "import-checkpoint",
     "show-step",
+    "show-memory",
     "status",
     "settings",
     "schema",

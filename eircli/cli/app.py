@@ -35,6 +35,7 @@ COMMANDS = (
     "check-data",
     "import-checkpoint",
     "show-step",
+    "show-memory",
     "status",
     "settings",
     "schema",

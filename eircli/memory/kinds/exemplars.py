@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from eircli.common.distributed import gather_shards, shard, world_size
 from eircli.common.errors import UserError
 from eircli.common.progress import track
-from eircli.common.types import Exemplar
+from eircli.common.types import Exemplar, Sample
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank, write_bank
 from eircli.memory.codecs import check_codec
@@ -38,6 +38,10 @@ class ExemplarKind(MemoryKind):
     @abstractmethod
     def make_exemplar(self, harvest: Harvest, candidate: Candidate) -> Exemplar:
         """The exemplar that a candidate stands for."""
+
+    @abstractmethod
+    def shown(self, path: Path, position: int) -> Sample:
+        """One exemplar of a bank as a picture uint8 [h, w, 3], and a label [h, w] with its class's id where its object is."""
 
     def dedup_key(self, class_id: int, position: int, source: str) -> Hashable:
         """Identity of a candidate: of several with the same identity only one is kept. By default all differ."""

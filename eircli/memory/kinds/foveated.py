@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
+from eircli.common.types import Colour, Exemplar, Sample, SampleSource, UInt8Array
 from eircli.memory.decoded import Instances, decode
 from eircli.memory.foveated import FoveatedBank, FoveatedSamples
 from eircli.memory.harvest import Candidate, cut_out_foveated
@@ -24,6 +25,9 @@ class FoveatedMemory(ObjectKind):
         sample, settings = harvest.images.load(candidate.image), harvest.settings
         origin, known = harvest.origin(candidate), harvest.instances(candidate)
         return cut_out_foveated(sample, candidate, origin, settings.ring, settings.thumbnail, known)
+
+    def shown(self, path: Path, position: int) -> Sample:
+        return FoveatedSamples(FoveatedBank(path), np.arange(256, dtype=np.uint8)).load(position)
 
     def samples(self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None) -> SampleSource:
         return FoveatedSamples(FoveatedBank(path), table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
+from eircli.common.types import Colour, Exemplar, Sample, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank
 from eircli.memory.harvest import Candidate, image_candidates, store_image
@@ -31,6 +31,10 @@ class ImageMemory(ExemplarKind):
     def class_order(self, ranked: dict[int, Sequence[int]]) -> dict[int, Sequence[int]]:
         """The rarest class first: common ones share its images."""
         return dict(sorted(ranked.items(), key=lambda pair: len(pair[1])))
+
+    def shown(self, path: Path, position: int) -> Sample:
+        stored = Bank(path).load_image(position)
+        return Sample(stored.image, stored.label)
 
     def samples(self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None) -> SampleSource:
         return StoredImages(Bank(path), table, current)
