@@ -5,9 +5,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from pydantic import TypeAdapter
 
 from eircli.common.errors import UserError
-from eircli.config.datasets import dataset_settings
+from eircli.config.datasets import Dataset
 from eircli.config.recipe import load_recipe, resolve
 from eircli.data.recognise import recognise
 from eircli.reports.data_check import check_data
@@ -60,32 +61,73 @@ def flat(root: Path, masks: str) -> Path:
 
 
 def test_images_and_masks_without_splits(tmp_path: Path) -> None:
-    assert recognise(flat(tmp_path / "a", "masks")).dataset["kind"] == "masks"
+    with pytest.raises(UserError, match="name these folders images and annotations"):
+        recognise(flat(tmp_path / "a", "masks"))
     found = recognise(flat(tmp_path / "b", "annotations"))
     assert (found.dataset["kind"], found.dataset["train_split"], found.dataset["hold_out"]) == ("folder", ".", 5)
 
 
+COCO = json.dumps({"images": [{"file_name": "a.jpg"}], "annotations": [], "categories": []})
+LABELME = json.dumps({"shapes": [], "imagePath": "a.jpg"})
+
+
 @pytest.mark.parametrize(
-    ("file", "content", "kind"),
+    ("files", "expected"),
     [
-        ("annotations/instances.json", json.dumps({"images": [], "annotations": [], "categories": []}), "coco"),
-        ("a.json", json.dumps({"shapes": [], "imagePath": "a.jpg"}), "labelme"),
-        ("data.yaml", "names: [a, b]", "yolo"),
-        ("annotations.xml", '<?xml version="1.0"?>\n<annotations><version>1.1</version></annotations>', "cvat"),
+        (
+            {"annotations/instances.json": COCO, "pictures/a.jpg": ""},
+            {"kind": "coco", "train": "annotations/instances.json", "train_images": "pictures", "val_every": 5},
+        ),
+        (
+            {"train/_annotations.coco.json": COCO, "train/a.jpg": "", "valid/_annotations.coco.json": COCO, "valid/a.jpg": ""},
+            {"kind": "coco", "train": "train/_annotations.coco.json", "val": "valid/_annotations.coco.json"},
+        ),
+        (
+            {"annotations/instances_train2017.json": COCO, "annotations/instances_val2017.json": COCO, "images/a.jpg": ""},
+            {
+                "kind": "coco",
+                "train": "annotations/instances_train2017.json",
+                "train_images": "images",
+                "val": "annotations/instances_val2017.json",
+                "val_images": "images",
+            },
+        ),
+        ({"a.json": LABELME}, {"kind": "labelme", "val_every": 5}),
+        ({"train/a.json": LABELME, "val/a.json": LABELME}, {"kind": "labelme", "train": "train", "val": "val"}),
+        ({"data.yaml": "names: [a, b]\ntrain: images", "labels/a.txt": ""}, {"kind": "yolo", "val_every": 5}),
+        (
+            {"own.yml": "names: [a, b]\ntrain: images/train\nval: images/val", "labels/train/a.txt": ""},
+            {"kind": "yolo", "data": "own.yml"},
+        ),
+        (
+            {"labelmap.txt": "a:1,2,3::", "ImageSets/Segmentation/default.txt": "a"},
+            {"kind": "masks", "train": "default", "val_every": 5},
+        ),
+        (
+            {
+                "labelmap.txt": "a:1,2,3::",
+                "ImageSets/Segmentation/train.txt": "a",
+                "ImageSets/Segmentation/val.txt": "a",
+                "SegmentationObject/a.png": "",
+            },
+            {"kind": "masks", "train": "train", "val": "val", "objects": "SegmentationObject"},
+        ),
     ],
 )
-def test_annotations_of_other_programs(
-    tmp_path: Path, file: str, content: str, kind: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    for name, text in ((file, content), ("labels/train/a.txt", "0 0.1 0.1 0.2 0.2 0.3 0.3")):
+def test_annotations_of_other_programs(tmp_path: Path, files: dict[str, str], expected: dict[str, object]) -> None:
+    for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
-    assert recognise(tmp_path).dataset == {"kind": kind, "root": str(tmp_path)}
-    if dataset_settings(kind) is None:
-        target = tmp_path / "own.yaml"
-        assert eir("init", str(tmp_path), "--recipe", str(target), monkeypatch=monkeypatch) == 2
-        assert "this version of eir does not read these" in capfd.readouterr().err
-        assert not target.exists()
+    found = recognise(tmp_path)
+    assert found.dataset == {"root": str(tmp_path), **expected}
+    assert bool(found.notes) == ("val_every" in expected)
+    TypeAdapter(Dataset).validate_python(found.dataset)
+
+
+def test_cvat_s_own_format_is_named(tmp_path: Path) -> None:
+    (tmp_path / "annotations.xml").write_text('<?xml version="1.0"?>\n<annotations><version>1.1</version></annotations>')
+    with pytest.raises(UserError, match=r"annotations\.xml: is CVAT's own format.*export as COCO 1\.0 or Segmentation mask 1\.1"):
+        recognise(tmp_path)
 
 
 def test_nothing_known(tmp_path: Path) -> None:

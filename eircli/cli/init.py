@@ -67,14 +67,9 @@ def _name_classes(found: Recognised) -> None:
 
 def _paper(found: Recognised) -> Manifest:
     """What naming the data set alone means: the paper's setting."""
-    from eircli.config.datasets import dataset_settings
     from eircli.config.methods import DEFAULT_METHOD
     from eircli.config.recipe import resolve
 
-    if dataset_settings(found.dataset["kind"]) is None:
-        raise UserError(
-            f"{found.dataset['root']}: {found.layout}; this version of eir does not read these, convert them to masks"
-        )
     tree = {"name": "init", "dataset": found.dataset, "protocol": {"schedule": "joint"}, "method": {"name": DEFAULT_METHOD}}
     return resolve(tree, [], "eir init")
 

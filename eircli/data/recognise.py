@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from eircli.common.errors import UserError
 from eircli.common.io import write_text
 from eircli.common.progress import track
 from eircli.common.types import BACKGROUND, IGNORE
+from eircli.config.tree import load_yaml
 from eircli.data.files import image_endings, opened_image
 
 HELD_OUT = 5
@@ -41,7 +43,7 @@ def recognise(folder: Path) -> Recognised:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    for look in (_voc, _splits, _cvat, _yolo, _json, _masks):
+    for look in (_colour_masks, _voc, _splits, _cvat, _yolo, _json, _masks):
         if (found := look(folder)) is not None:
             return found
     raise UserError(
@@ -86,30 +88,87 @@ def _splits(folder: Path) -> Recognised | None:
     return None
 
 
+def _colour_masks(folder: Path) -> Recognised | None:
+    """CVAT's "segmentation mask 1.1", and others with a labelmap.txt."""
+    lists = sorted(path.stem for path in (folder / "ImageSets/Segmentation").glob("*.txt"))
+    if not (folder / "labelmap.txt").is_file() or not lists:
+        return None
+    train, test = (next((name for name in names if name in lists), None) for names in ((*TRAINING, "default"), TESTING))
+    dataset: dict[str, object] = {"kind": "masks", "root": str(folder), "train": train or lists[0]}
+    dataset |= {"objects": "SegmentationObject"} if _holds_images(folder / "SegmentationObject") else {}
+    return _with_test("colour masks with a labelmap.txt", dataset, test)
+
+
 def _cvat(folder: Path) -> Recognised | None:
     for path in sorted(folder.glob("*.xml")):
         with path.open("rb") as file:
             if b"<annotations" in file.read(4096):
-                return Recognised(f"CVAT's annotations ({path.name})", {"kind": "cvat", "root": str(folder)})
+                raise UserError(
+                    f"{path}: is CVAT's own format, which eir does not read; export as COCO 1.0 or Segmentation mask 1.1"
+                )
     return None
 
 
 def _yolo(folder: Path) -> Recognised | None:
-    described = [path for path in sorted(folder.glob("*.y*ml")) if "names:" in path.read_text(encoding="utf-8", errors="replace")]
-    if described and (any(folder.glob("labels/**/*.txt")) or any(folder.glob("*/labels/*.txt"))):
-        return Recognised(f"YOLO's labels ({described[0].name})", {"kind": "yolo", "root": str(folder)})
+    for path in sorted(folder.glob("*.y*ml")):
+        described = load_yaml(path)
+        if "names" not in described or not (any(folder.glob("labels/**/*.txt")) or any(folder.glob("*/labels/*.txt"))):
+            continue
+        dataset: dict[str, object] = {
+            "kind": "yolo",
+            "root": str(folder),
+            **({} if path.name == "data.yaml" else {"data": path.name}),
+        }
+        what = f"YOLO's labels ({path.name})"
+        return Recognised(what, dataset) if described.get("val") else _with_test(what, dataset, None)
     return None
 
 
 def _json(folder: Path) -> Recognised | None:
     """COCO's one file for many images, or LabelMe's one for each."""
+    coco: list[Path] = []
     for path in sorted([*folder.glob("*.json"), *folder.glob("annotations/*.json"), *folder.glob("*/*.json")])[:50]:
         content = path.read_bytes()
         if b'"categories"' in content and b'"annotations"' in content:
-            return Recognised(f"COCO's annotations ({path.relative_to(folder)})", {"kind": "coco", "root": str(folder)})
-        if b'"shapes"' in content and b'"imagePath"' in content:
-            return Recognised(f"LabelMe's annotations ({path.relative_to(folder)} …)", {"kind": "labelme", "root": str(folder)})
-    return None
+            coco += [] if path in coco else [path]
+        elif b'"shapes"' in content and b'"imagePath"' in content:
+            return _labelme(folder, path)
+    return _coco(folder, coco) if coco else None
+
+
+def _labelme(folder: Path, example: Path) -> Recognised:
+    named = [next((name for name in names if any((folder / name).glob("*.json"))), None) for names in (TRAINING, TESTING)]
+    train = named[0] or example.parent.relative_to(folder).as_posix()
+    dataset: dict[str, object] = {"kind": "labelme", "root": str(folder), **({} if train == "." else {"train": train})}
+    return _with_test(f"LabelMe's annotations ({example.relative_to(folder)} …)", dataset, named[1] if named[0] else None)
+
+
+def _coco(folder: Path, files: list[Path]) -> Recognised:
+    """Training and test file by the words in their names; where their images lie."""
+    test = next((path for path in files if any(word in str(path.relative_to(folder)) for word in TESTING)), None)
+    train = next((path for path in files if path != test), files[0])
+    dataset: dict[str, object] = {"kind": "coco", "root": str(folder), "train": train.relative_to(folder).as_posix()}
+    images = _images_of(folder, train)
+    dataset |= {} if images is None else {"train_images": images}
+    if test is not None and test != train and (tested := _images_of(folder, test)) is not None:
+        dataset["val_images"] = tested
+    where = None if test in (None, train) else test
+    return _with_test(
+        f"COCO's annotations ({dataset['train']})", dataset, None if where is None else where.relative_to(folder).as_posix()
+    )
+
+
+def _images_of(folder: Path, annotations: Path) -> str | None:
+    """The folder, in `folder`, of the images that a COCO file names; None if it is the file's own, or unknown."""
+    try:
+        name = json.loads(annotations.read_bytes())["images"][0]["file_name"]
+    except (ValueError, KeyError, IndexError, TypeError):
+        return None  # what is wrong with the file is said when it is read
+    if (annotations.parent / name).is_file():
+        return None
+    places = [folder, *sorted(path for path in folder.rglob("*") if path.is_dir())]
+    found = next((place for place in places if (place / name).is_file()), None)
+    return None if found is None else found.relative_to(folder).as_posix()
 
 
 def _masks(folder: Path) -> Recognised | None:
@@ -117,7 +176,18 @@ def _masks(folder: Path) -> Recognised | None:
     masks = next((folder / name for name in MASKS if _holds_images(folder / name)), None)
     if images is None or masks is None:
         return None
-    return Recognised(f"images in {images.name} and masks in {masks.name}", {"kind": "masks", "root": str(folder)})
+    raise UserError(
+        f"{folder}: images in {images.name} and masks in {masks.name}: name these folders images and annotations (masks of class ids), "
+        "or add a labelmap.txt and ImageSets/Segmentation (masks of colours)"
+    )
+
+
+def _with_test(layout: str, dataset: dict[str, object], test: str | None) -> Recognised:
+    """With the part to test on; without one, every few images are taken for it."""
+    if test is not None:
+        return Recognised(layout, dataset | {"val": test})
+    note = f"no images to test on: every {HELD_OUT}th image is taken out of training and tested on (dataset.val_every)"
+    return Recognised(layout, dataset | {"val_every": HELD_OUT}, [note])
 
 
 def _folders(path: Path) -> list[Path]:

@@ -21,7 +21,7 @@ FITTING = 0.6
 GPU = """\
 {method}
 model: {{backbone: {backbone}}}           # the paper's; resnet50 and resnet18 are faster
-memory: {{budget: {budget}}}                  # instances of old classes kept, all classes together
+memory: {{budget: {budget}{selection}}}                  # instances of old classes kept, all classes together
 train:
   epochs: {epochs}                           # passes over a step's images
   batch_size: {batch}                       # halve it where the GPU's memory does not suffice
@@ -37,7 +37,7 @@ PRETRAINED = """\
 method: {{name: {method}, slot: 64}}           # slot: side of the squares that old instances are pasted into, half the crop
 data: {{crop_size: 128, short_side: 128, cache: ram}}   # images at a short side of 128 px, to be quick without a GPU
 model: {{backbone: {backbone}, aspp_channels: 128, aspp_rates: [2, 4]}}   # pretrained on ImageNet, out of a package
-memory: {{budget: {budget}}}                   # instances of old classes kept, all classes together
+memory: {{budget: {budget}{selection}}}                   # instances of old classes kept, all classes together
 train:
   iterations: 100                      # of every later step
   batch_size: 12
@@ -53,7 +53,7 @@ SCRATCH = """\
 method: {{name: {method}, slot: 48}}           # slot: side of the squares that old instances are pasted into, half the crop
 data: {{crop_size: 96, short_side: 96, cache: ram}}    # images at a short side of 96 px, to be quick without a GPU
 model: {{backbone: {backbone}, weights: none, aspp_channels: 48, aspp_rates: [2, 5], batchnorm_momentum: 0.1}}
-memory: {{budget: {budget}}}                  # instances of old classes kept, all classes together
+memory: {{budget: {budget}{selection}}}                  # instances of old classes kept, all classes together
 train:
   iterations: 200                      # of every later step
   batch_size: 16
@@ -100,10 +100,11 @@ def schedule(count: int) -> str:
 
 def _settings(report: DataReport, paper: Manifest, gpu: bool) -> str:
     count = len(report.classes)
+    selection = ", selection: instance" if paper.dataset.knows_instances else ""
     if not gpu:
         pretrained = _pretrained_is_installed()
         template, backbone, budget = (PRETRAINED, PRETRAINED_ON_CPU, 60) if pretrained else (SCRATCH, SCRATCH_ON_CPU, 100)
-        return template.format(method=DEFAULT_METHOD, backbone=backbone, budget=max(budget, count))
+        return template.format(method=DEFAULT_METHOD, backbone=backbone, budget=max(budget, count), selection=selection)
     short = min(report.train.smallest or (paper.data.crop_size, paper.data.crop_size))
     crop = min(paper.data.crop_size, max(SMALLEST_CROP, short // 32 * 32))
     method = LARGE_IMAGES if short >= FITTING * paper.data.crop_size else SMALL_IMAGES
@@ -111,6 +112,7 @@ def _settings(report: DataReport, paper: Manifest, gpu: bool) -> str:
         method=method.format(method=DEFAULT_METHOD, crop=crop, slot=crop // 2, short=short),
         backbone=DEFAULT_BACKBONE,
         budget=max(paper.memory.limit.amount, count),
+        selection=selection,
         epochs=f"{paper.train.epochs:g}",
         batch=paper.train.batch_size,
     )
