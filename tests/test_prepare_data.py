@@ -440,7 +440,7 @@ def test_the_command(small: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_ctrl_c_keeps_what_has_come(server: Server, tmp_path: Path) -> None:
     """A mirror of another archive, interrupted on its way, then taken up by the same command."""
     content = zipped(ade_members() | {"padding": random_bytes(8_000_000)})
-    server.files, server.slow = {"ade.zip": content}, 0.02
+    server.files, server.slow = {"ade.zip": content}, 0.2
     command = [
         sys.executable,
         "-m",

@@ -153,7 +153,7 @@ def _in_order(overrides: Sequence[str]) -> list[str]:
     Raises:
         UserError: both lengths of one step.
     """
-    keys = [_key(override) for override in overrides]
+    keys = [_key(override) for override in overrides if override.partition("=")[2].strip() not in ("null", "~", "")]
     for section in ("train.", "train.base."):
         if all(section + length in keys for length in LENGTHS):
             raise UserError(f"--set {section}{LENGTHS[0]} and {section}{LENGTHS[1]}: give one of them")
