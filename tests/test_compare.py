@@ -11,6 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
 
 from eircli.cli.app import main
 from eircli.common.errors import UserError
@@ -18,6 +21,7 @@ from eircli.common.records import to_json
 from eircli.config.recipe import load_recipe
 from eircli.config.sweep import parse_grid, variants
 from eircli.reports.comparison import Difference, compare
+from eircli.reports.comparison_tables import _drawn, _fitting, _width
 from eircli.run.results import ClassResult, StepResults, read_results
 from eircli.run.run import Run, open_run
 
@@ -131,7 +135,8 @@ def test_runs_of_one_name_and_other_settings_are_no_seeds_of_one_another(tmp_pat
             other.directory.step_path(step).mkdir()
             other.directory.results(step).write_text(one.directory.results(step).read_text())
             other.directory.record(step, "results", other.directory.results(step))
-    assert [row.seeds for row in compare([one, other]).runs] == [[0], [1]]
+    found = compare([one, other], against="other").runs
+    assert {row.name: row.seeds for row in found} == {"same-0": [0], "other": [1]}, "told apart by their directories"
 
 
 def test_a_wrong_grid_is_named_with_its_recipe(tmp_path: Path) -> None:
@@ -162,13 +167,30 @@ def test_the_formats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pyt
     printed = capfd.readouterr().out
     assert len({len(row) for row in csv.reader(io.StringIO(printed))}) == 1
     rows = list(csv.DictReader(io.StringIO(printed)))
-    assert [(row["step"], row["run"], row["all"]) for row in rows][-1] == ("2", "b", "40.5 ± 0.7")
+    assert [(row["step"], row["run"]) for row in rows][-1] == ("2", "b")
+    assert float(rows[-1]["all"]) == 40.5
+    assert float(rows[-1]["all sd"]) == pytest.approx(0.5**0.5)
+    assert [float(rows[-1][key]) for key in ("difference", "difference low", "difference high")] == [-10, -10, -10]
+    assert rows[0]["difference"] == ""
     assert eir(monkeypatch, "compare", *runs, "--format", "latex") == 0
     latex = capfd.readouterr().out
     assert r"a\_1 & 2 & --" in latex
     assert r"50.5 $\pm$ 0.7" in latex
     assert eir(monkeypatch, "compare", *runs, "--json") == 0
     assert len(json.loads(capfd.readouterr().out)["runs"]) == 2
+
+
+@given(widths=st.lists(st.integers(1, 30), min_size=2, max_size=9), screen=st.integers(50, 120))
+def test_a_table_wider_than_the_screen_is_cut_between_columns(widths: list[int], screen: int) -> None:
+    table = [[chr(97 + n) * width for n, width in enumerate(widths)], [str(n) * width for n, width in enumerate(widths)]]
+    parts = _fitting(table, screen)
+    assert [cell for part in parts for cell in part[0][1:]] == table[0][1:], "every column once, in order"
+    for part in parts:
+        assert [row[0] for row in part] == [row[0] for row in table]
+        assert _width(part) <= screen or len(part[0]) == 2
+        drawn = Console(width=200, file=io.StringIO())
+        drawn.print(_drawn(part))
+        assert max(map(len, drawn.file.getvalue().splitlines())) == _width(part)  # type: ignore[attr-defined]
 
 
 def test_seeds_and_sweep_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:

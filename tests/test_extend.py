@@ -13,9 +13,9 @@ from PIL import Image
 import eircli
 from eircli.cli.app import main
 from eircli.common.errors import UserError
-from eircli.common.types import DataSet
+from eircli.common.types import DataSet, InstanceMap
 from eircli.config.datasets import Extended, Folder
-from eircli.data.extended import extended
+from eircli.data.extended import Relabelled, extended
 from eircli.data.folder import folder
 from eircli.memory.bank import Bank
 from eircli.reports.status import status
@@ -171,3 +171,17 @@ def test_the_command(
     assert "write names with commas" in capfd.readouterr().err
     assert eir("extend", str(TINY), "--data", str(new_images), "--classes", "fox") == 2
     assert "give a run directory" in capfd.readouterr().err
+
+
+def test_objects_told_apart_in_the_new_images_keep_their_classes(new_images: Path) -> None:
+    """A split of instances, relabelled; and a run that keeps instances, extended with images that do not tell them apart."""
+    numbers = np.array([[1, 2, 0], [1, 3, 3]], np.int32)
+
+    class Told(Relabelled):
+        def load_instances(self, index: int) -> InstanceMap:
+            return InstanceMap(numbers, np.array([3, 1, 2], np.uint8))
+
+    told = Told(opened(new_images).train, LATER, LATER)
+    found = Relabelled(told, LATER, ("cat", "dog", "cow", "fox")).load_instances(0)
+    np.testing.assert_array_equal(found.numbers, numbers)
+    assert found.labels.tolist() == [4, 0, 2], "fox, an owl that does not count, a dog"

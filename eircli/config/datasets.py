@@ -234,6 +234,10 @@ class Extended(DatasetSettings):
     before: tuple[Annotated[Labelled, Field(discriminator="kind")], ...] = ()
     """Data sets that the known classes were learned from: their test images are tested on too. Nothing is trained on them."""
 
+    @property
+    def knows_instances(self) -> bool:
+        return self.data.knows_instances
+
 
 AnyDataset = Labelled | Extended
 

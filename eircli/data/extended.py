@@ -10,7 +10,7 @@ import numpy as np
 
 from eircli.common.errors import UserError
 from eircli.common.suggest import did_you_mean
-from eircli.common.types import IGNORE, DataSet, Sample, Split, UInt8Array
+from eircli.common.types import IGNORE, DataSet, InstanceMap, KnowsInstances, Sample, Split, UInt8Array
 from eircli.config.datasets import Extended
 
 
@@ -71,6 +71,12 @@ class Relabelled(Split):
     def load_label(self, index: int) -> UInt8Array:
         label: UInt8Array = self.table[self.split.load_label(index)]
         return label
+
+    def load_instances(self, index: int) -> InstanceMap:
+        """The objects of an image, of a split that tells them apart (`KnowsInstances`)."""
+        assert isinstance(self.split, KnowsInstances), "the manifest has asked its settings"
+        numbers, labels = self.split.load_instances(index)
+        return InstanceMap(numbers, self.table[labels])
 
     def present(self, index: int) -> list[int]:
         return sorted({int(self.table[class_id]) for class_id in self.split.present(index)})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from statistics import fmean, stdev
 
 from scipy import stats
@@ -100,6 +101,7 @@ def compare(runs: Sequence[Run], against: str | None = None) -> Comparison:
         if len(figures) < len(numbers):
             raise UserError(f"{name}: the same seed twice; give each run once")
         groups.append(_group(name, [runs[n] for n in numbers], list(figures.values())))
+    groups = _told_apart(groups)
     groups.sort(key=lambda group: -(group.steps[-1]["all"].mean or 0.0))
     names = [group.name for group in groups]
     if against is not None and against not in names:
@@ -189,6 +191,17 @@ def _group(name: str, runs: Sequence[Run], figures: Sequence[Sequence[Figures]])
             {figure: _summary([run[step][figure] for run in figures]) for figure in FIGURES} for step in range(len(figures[0]))
         ],
     )
+
+
+def _told_apart(groups: Sequence[Group]) -> list[Group]:
+    """The groups; of several that share a name each with its run directory's, without the seed."""
+    names = [group.name for group in groups]
+    return [
+        replace(group, name=Path(group.run_dirs[0]).name.removesuffix(f"-seed{group.seeds[0]}"))
+        if names.count(group.name) > 1
+        else group
+        for group in groups
+    ]
 
 
 def _summary(values: Sequence[float | None]) -> Summary:

@@ -55,6 +55,8 @@ def extended_manifest(
         "data": dict(data),
         "before": _known_data(run) if test_before else [],
     }
+    if not Extended.model_validate(tree["dataset"]).knows_instances and run.manifest.memory.selection == "instance":
+        tree["memory"] |= {"selection": "component"}  # of the new images alone: what the run holds was chosen before
     steps = [list(ids) for ids in run.schedule.steps[: step + 1]]
     tree["protocol"] |= {"schedule": [*steps, [names.index(name) + 1 for name in classes]], "order": None}
     return resolve(tree, overrides, "--data")
