@@ -74,3 +74,18 @@ def test_without_the_extra_it_says_so(trained: Path, tmp_path: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(UserError, match=r"needs the package onnxruntime; install the extra onnx"):
         stage.export(eircli.open_run(trained), 1, "onnx", tmp_path / "model.onnx")
+
+
+def test_a_size_can_be_fixed(trained: Path, tmp_path: Path) -> None:
+    found = stage.export(eircli.open_run(trained), 1, "pt2", tmp_path / "model.pt2", (48, 40))
+    assert found.differing_pixels < 0.002
+    module = torch.export.load(tmp_path / "model.pt2").module()
+    assert module(torch.zeros(5, 3, 48, 40, dtype=torch.uint8))[0].shape == (5, 48, 40)
+    with pytest.raises(Exception, match="48|40|shape"):
+        module(torch.zeros(1, 3, 64, 64, dtype=torch.uint8))
+
+
+def test_networks_that_pad_by_the_size_are_known() -> None:
+    timm = pytest.importorskip("timm")
+    assert stage.pads_by_size(timm.create_model("tf_efficientnet_lite0"))
+    assert not stage.pads_by_size(timm.create_model("resnet10t"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from eircli.cli.options import AsJson, open_one, say
+from eircli.common.errors import UserError
 from eircli.common.records import to_json
 
 EXAMPLE = "eir export runs/my-images-seed0 --format onnx --out segmenter.onnx"
@@ -20,14 +22,22 @@ def command(
     step: Annotated[
         int | None, typer.Option("--step", "-t", help="The model of this step; by default the last trained one.")
     ] = None,
+    size: Annotated[
+        str | None, typer.Option("--size", metavar="HxW", help="Fix the images' height and width; by default both are free.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write a model for other programs: raw uint8 images in, class ids out; checked against the model itself."""
     run = open_one(run_dir, None, None)
+    fixed = None if size is None else re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", size)
+    if size is not None and fixed is None:
+        raise UserError(f"--size {size}: write height and width, such as --size 512x683")
     chosen = run.directory.last_trained() if step is None else step
     from eircli.stages.export import export
 
-    found = export(run, chosen, format, out or run.directory.file(chosen, f"model.{format}"))
+    found = export(
+        run, chosen, format, out or run.directory.file(chosen, f"model.{format}"), fixed and (int(fixed[1]), int(fixed[2]))
+    )
     if as_json:
         print(to_json(found))
         return

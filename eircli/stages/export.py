@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -73,18 +73,24 @@ class Exported:
     """The share of the class maps' pixels that differ."""
 
 
-def export(run: Run, step: int, format: Format, path: Path) -> Exported:
-    """Write a step's model to a file: raw images in, class ids out; batch and size are free.
+def export(run: Run, step: int, format: Format, path: Path, size: tuple[int, int] | None = None) -> Exported:
+    """Write a step's model to a file: raw images in, class ids out; the batch is free.
+
+    Args:
+        size: height and width of the images; None: these are free too.
 
     Raises:
         UserError: the step is not trained, a package is missing, the network cannot be exported, or the file does not agree with it.
     """
     ids = [BACKGROUND, *run.schedule.seen(step)]
     classes = dict(zip(run.channel_names(step), ids, strict=True))
-    maps = ClassMaps(load_model(run, step), run.manifest.activation(step), ids).eval()
+    model = load_model(run, step)
+    if size is None and pads_by_size(model):
+        raise UserError(f"{run.manifest.model.backbone} pads by the image's size, which cannot be left free: give --size HxW")
+    maps = ClassMaps(model, run.manifest.activation(step), ids).eval()
     facts = {
         "classes": classes,
-        "input": "images: uint8 [N, 3, H, W], RGB",
+        "input": f"images: uint8 [N, 3, {'H, W' if size is None else ', '.join(map(str, size))}], RGB",
         "outputs": "class_ids: uint8 [N, H, W]; logits: float32 [N, channels, h, w]",
         "short_side": run.manifest.data.short_side,
         "run": run.manifest.name,
@@ -92,8 +98,9 @@ def export(run: Run, step: int, format: Format, path: Path) -> Exported:
         "eir": __version__,
     }
     described = {key: value if isinstance(value, str) else json.dumps(value) for key, value in facts.items()}
-    written, load = (_onnx if format == "onnx" else _pt2)(maps, described)
-    largest, differing = _differences(maps, load(written))
+    program = _traced(maps, size)
+    written, load = _onnx(program, described) if format == "onnx" else _pt2(program, described)
+    largest, differing = _differences(maps, load(written), SIZES if size is None else ((1, *size), (3, *size)))
     if largest > TOLERANCE:
         raise UserError(f"the exported file differs from the model by {largest:.2g} of the largest logit; nothing was written")
     with atomic_write(path) as file:
@@ -110,15 +117,23 @@ def export(run: Run, step: int, format: Format, path: Path) -> Exported:
     )
 
 
+def pads_by_size(model: nn.Module) -> bool:
+    """Whether convolutions or poolings pad by the size of what they get, as timm's ports of TensorFlow's networks do.
+
+    Tracing such a network for free sizes takes tens of minutes.
+    """
+    return any(type(module).__name__.endswith("Same") for module in model.modules())
+
+
 Runner = Callable[[UInt8Array], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]
 """Images uint8 [N, 3, H, W] → class ids [N, H, W] and logits [N, K, h, w], by a file."""
 
 
-def _differences(maps: ClassMaps, run_file: Runner) -> tuple[float, float]:
+def _differences(maps: ClassMaps, run_file: Runner, sizes: Sequence[tuple[int, int, int]]) -> tuple[float, float]:
     """The largest difference of a logit relative to the largest logit, and the share of pixels of another class."""
     generator = np.random.default_rng(0)
     largest, differing, pixels = 0.0, 0, 0
-    for count, height, width in SIZES:
+    for count, height, width in sizes:
         images = generator.integers(0, 256, (count, 3, height, width), np.uint8)
         with torch.no_grad():
             class_ids, logits = (output.numpy() for output in maps(torch.from_numpy(images)))
@@ -129,19 +144,20 @@ def _differences(maps: ClassMaps, run_file: Runner) -> tuple[float, float]:
     return largest, differing / pixels
 
 
-def _traced(maps: ClassMaps) -> torch.export.ExportedProgram:
+def _traced(maps: ClassMaps, size: tuple[int, int] | None) -> torch.export.ExportedProgram:
     free = torch.export.Dim.AUTO
-    example = torch.zeros(2, 3, 128, 160, dtype=torch.uint8)
+    dimensions = {0: free} if size is not None else {0: free, 2: free, 3: free}
+    example = torch.zeros(2, 3, *(size or (128, 160)), dtype=torch.uint8)
     try:
         with torch.no_grad():
-            return torch.export.export(maps, (example,), dynamic_shapes={"images": {0: free, 2: free, 3: free}}, strict=False)
+            return torch.export.export(maps, (example,), dynamic_shapes={"images": dimensions}, strict=False)
     except Exception as error:  # of many types, by what the network does
         raise UserError(f"this network cannot be exported: {str(error).strip().splitlines()[0]}") from None
 
 
-def _pt2(maps: ClassMaps, facts: dict[str, str]) -> tuple[bytes, Callable[[bytes], Runner]]:
+def _pt2(program: torch.export.ExportedProgram, facts: dict[str, str]) -> tuple[bytes, Callable[[bytes], Runner]]:
     buffer = io.BytesIO()
-    torch.export.save(_traced(maps), buffer, extra_files={"eir.json": json.dumps(facts)})
+    torch.export.save(program, buffer, extra_files={"eir.json": json.dumps(facts)})
 
     def load(written: bytes) -> Runner:
         module = torch.export.load(io.BytesIO(written)).module()
@@ -156,7 +172,7 @@ def _pt2(maps: ClassMaps, facts: dict[str, str]) -> tuple[bytes, Callable[[bytes
     return buffer.getvalue(), load
 
 
-def _onnx(maps: ClassMaps, facts: dict[str, str]) -> tuple[bytes, Callable[[bytes], Runner]]:
+def _onnx(traced: torch.export.ExportedProgram, facts: dict[str, str]) -> tuple[bytes, Callable[[bytes], Runner]]:
     try:
         import onnx
         import onnxruntime
@@ -166,7 +182,7 @@ def _onnx(maps: ClassMaps, facts: dict[str, str]) -> tuple[bytes, Callable[[byte
             f"--format onnx needs the package {error.name}; install the extra onnx, such as pip install -e '.[onnx]'"
         ) from None
     program = torch.onnx.export(
-        _traced(maps),
+        traced,
         dynamo=True,
         external_data=False,
         verbose=False,
