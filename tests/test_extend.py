@@ -86,6 +86,8 @@ def test_a_run_learns_new_classes_without_its_old_images(old: Path, new_images: 
     assert all(torch.equal(start[name], end[name]) for name in start), "it begins with the old model"
     assert eircli.load(new).names == ["background", "cat", "cow", "dog", "fox", "owl"]
     assert status(new).next is None
+    assert eircli.results(new, 1).classes[3].name == "dog", "the old model is tested where the new images show what it knows"
+    assert results.classes[3].forgetting is None, "the steps before it are not there"
     again = extended_manifest(new, {"kind": "folder", "root": str(draw(tmp_path / "third", ("bee",)))}, ["bee"])
     _, results = extend(new, again, tmp_path / "third-run", lambda line: None)
     assert [row.name for row in results.classes][-1] == "bee"

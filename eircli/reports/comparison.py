@@ -12,6 +12,7 @@ from scipy import stats
 from eircli.common.errors import UserError
 from eircli.common.types import BACKGROUND
 from eircli.config.fingerprint import seedless_fingerprint
+from eircli.run.record import is_imported
 from eircli.run.results import StepResults, read_results
 from eircli.run.run import Run
 
@@ -113,8 +114,9 @@ def compare(runs: Sequence[Run], against: str | None = None) -> Comparison:
 
 def _every_step(run: Run) -> list[StepResults]:
     """The results of every step, from that on which the run begins with."""
-    first = run.directory.first_step
-    steps = range(first + (first > 0 and not run.directory.done(first, "results")), len(run.schedule))
+    first, directory = run.directory.first_step, run.directory
+    imported = is_imported(directory.entry(first, "checkpoint"))  # may know no class of the test images
+    steps = range(first + (imported and not directory.done(first, "results")), len(run.schedule))
     for step in steps:
         if not run.directory.done(step, "results"):
             raise UserError(f"{run.directory.path}: step {step} has no results yet; run: eir run-protocol {run.directory.name}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from eircli.run.record import MADE_BY, Artifact
+from eircli.run.record import MADE_BY, Artifact, is_imported
 from eircli.run.results import StepResults, read_results
 from eircli.run.run import Run
 
@@ -49,7 +49,7 @@ def status(run: Run) -> RunStatus:
     first = run.directory.first_step
     for step in range(first, len(run.schedule)):
         needed = [artifact for artifact in NEEDED if artifact != "bank" or (step > first and run.manifest.memory_kind)]
-        if step == first > 0:  # imported: it may know no class of the test images
+        if is_imported(run.directory.entry(step, "checkpoint")):  # it may know no class of the test images
             needed = ["checkpoint"]
         done = {artifact: run.directory.done(step, artifact) for artifact in needed}
         made = {artifact: run.directory.steps[step][artifact].made for artifact in needed if done[artifact]}
@@ -65,8 +65,4 @@ def recorded_results(run: Run) -> list[StepResults] | None:
     if status(run).next is not None:
         return None
     first = run.directory.first_step
-    return [
-        read_results(run.directory, step)
-        for step in range(first, len(run.schedule))
-        if step > first or run.directory.done(step, "results")
-    ]
+    return [read_results(run.directory, step) for step in range(first, len(run.schedule)) if run.directory.done(step, "results")]

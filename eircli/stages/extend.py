@@ -86,6 +86,8 @@ def extend(run: Run, manifest: Manifest, path: Path, say: Say) -> tuple[Run, Ste
     with new.locked():
         if not new.directory.done(step - 1, "checkpoint"):
             _take_model(run, new, step - 1)
+        if len(new.positions(step - 1, "test")):  # what the old model makes of them, to know what is forgotten
+            evaluate(new, step - 1, say)
         if new.manifest.memory_kind is not None and not new.directory.done(step, "bank"):
             _take_memory(run, new, step, say)
         train(new, step, say)

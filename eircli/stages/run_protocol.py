@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from eircli.common.progress import Say
 from eircli.run.main_process import is_done
+from eircli.run.record import is_imported
 from eircli.run.results import StepResults
 from eircli.run.run import Run
 from eircli.stages.build_memory import build_memory
@@ -28,7 +29,7 @@ def run_protocol(run: Run, say: Say) -> list[StepResults]:
             build_memory(run, step, say)
         if not is_done(run, step, "checkpoint"):
             train(run, step, say)
-        if step > first or not first or len(run.positions(step, "test")):
+        if step > first or not is_imported(run.directory.entry(step, "checkpoint")) or len(run.positions(step, "test")):
             results.append(evaluate(run, step, say))
         else:
             say(f"step {step}: no test image holds its classes")

@@ -69,11 +69,12 @@ def read_facts(run: Run) -> RunFacts:
     directory = run.directory
     if not directory.manifest_path.is_file():
         raise UserError(f"{directory.path}: no such run yet; run: eir run-protocol {directory.name}")
-    found, steps = status(run), range(len(run.schedule))
+    found = status(run)
+    steps = [row.step for row in found.steps]
     return RunFacts(
         run=run,
         status=found,
-        results={step: read_results(directory, step) for step in steps if found.steps[step].done["results"]},
+        results={step: read_results(directory, step) for step in steps if directory.done(step, "results")},
         full_size={step: read_results(directory, step, True) for step in steps if directory.done(step, "results_full_size")},
         training={step: read_training(directory.journal(step)) for step in steps if whole_lines(directory.journal(step))},
         missing=[line for step in steps for line in _missing(run, found, step)],
@@ -81,7 +82,7 @@ def read_facts(run: Run) -> RunFacts:
 
 
 def _missing(run: Run, found: RunStatus, step: int) -> list[str]:
-    row, lines = found.steps[step], []
+    row, lines = next(row for row in found.steps if row.step == step), []
     for artifact in (artifact for artifact in NEEDED if not row.done.get(artifact, True)):
         what = {"bank": "memory"}.get(artifact, artifact)
         entry = run.directory.entry(step, artifact)
