@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.models.segmentation import deeplabv3_resnet50
 
 import eircli
 from eircli.cli.app import main
@@ -187,3 +188,55 @@ def test_objects_told_apart_in_the_new_images_keep_their_classes(new_images: Pat
     found = Relabelled(told, LATER, ("cat", "dog", "cow", "fox")).load_instances(0)
     np.testing.assert_array_equal(found.numbers, numbers)
     assert found.labels.tolist() == [4, 0, 2], "fox, an owl that does not count, a dog"
+
+
+def test_torchvision_s_network_learns_a_new_class(
+    new_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its 21 classes, in its own naming, without a data set; then a class that it does not know, and nothing to replay."""
+
+    def eir(*arguments: str) -> int:
+        monkeypatch.setattr(sys, "argv", ["eir", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return int(end.value.code or 0)
+
+    network = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21)
+    torch.save(network.state_dict(), tmp_path / "deeplab.pth")
+    (tmp_path / "voc.yaml").write_text(
+        f"dataset: {{kind: voc, root: {tmp_path / 'nowhere'}}}\nprotocol: {{schedule: joint}}\nmethod: {{name: eir, slot: 16}}\n"
+        "model: {backbone: resnet50}\ndata: {crop_size: 32, short_side: 32}\nruntime: {workers: 0, device: cpu}\n"
+        "train: {batch_size: 2, base: {batch_size: 2}}\n"
+    )
+    run = str(tmp_path / "run")
+    assert (
+        eir(
+            "import-checkpoint",
+            str(tmp_path / "deeplab.pth"),
+            "--into",
+            str(tmp_path / "voc.yaml"),
+            "--step",
+            "0",
+            "--run-dir",
+            run,
+        )
+        == 0
+    )
+    grow = [
+        "extend",
+        run,
+        "--data",
+        str(new_images),
+        "--classes",
+        "fox",
+        "--out",
+        str(tmp_path / "grown"),
+        "--set",
+        "train.iterations=1",
+    ]
+    assert eir(*grow) == 2
+    assert "holds no memory of its classes, and its data set is not there; to go on without replay" in capfd.readouterr().err
+    without = ["--set", "method.fusion=false", "--set", "method.standalone_replay=false"]
+    assert eir(*grow, *without) == 0
+    names = eircli.load(tmp_path / "grown").names
+    assert (len(names), names[-1], "dog" in names) == (22, "fox", True)

@@ -27,13 +27,13 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Import another program's weights as a step's checkpoint."""
-    run = open_one(into, overrides, run_dir).checked()
-    from eircli.run.main_process import locked_by_main
+    run = open_one(into, overrides, run_dir)
+    _ = run.schedule  # refused before anything is made; the images themselves are not needed
     from eircli.stages.import_checkpoint import import_checkpoint
 
     if launched().processes > 1:
         raise UserError("eir import-checkpoint: there is nothing to share out; run it without torchrun")
-    with locked_by_main(run):
+    with run.locked_without_data():
         facts = import_checkpoint(run, step, file, again)
     if as_json:
         print(to_json(facts))

@@ -98,6 +98,18 @@ class Run:
         with self.directory.locked(self.dataset.classes, self.dataset.label_ids):
             yield
 
+    @contextmanager
+    def locked_without_data(self) -> Iterator[None]:
+        """The same, where nothing of the data set but its class names is needed; what can be had without it must do."""
+        try:
+            _ = self.dataset
+        except UserError:
+            with self.directory.locked(self.classes):
+                yield
+        else:
+            with self.locked():
+                yield
+
     def model(self, step: int) -> DeepLab:
         """The trained model of a step, on the CPU, in evaluation mode (`run.models.load_model`)."""
         from eircli.run.models import load_model

@@ -84,6 +84,8 @@ def extend(run: Run, manifest: Manifest, path: Path, say: Say) -> tuple[Run, Ste
     new = Run(RunDir(path, manifest, str(path))).checked()
     step = len(new.schedule) - 1
     with new.locked():
+        if new.manifest.memory_kind is not None and not new.directory.done(step, "bank"):
+            _check_memory(run, new, step)  # before anything is made
         if not new.directory.done(step - 1, "checkpoint"):
             _take_model(run, new, step - 1)
         if len(new.positions(step - 1, "test")):  # what the old model makes of them, to know what is forgotten
@@ -101,17 +103,24 @@ def _take_model(run: Run, new: Run, step: int) -> None:
     save_model(new, step, trained.model, trained.method_state, **facts)
 
 
-def _take_memory(run: Run, new: Run, step: int, say: Say) -> None:
-    """The memory of the new step, made from what the run holds."""
-    directory, path = run.directory, new.directory.bank(step)
-    kind = new.manifest.memory_kind
+def _check_memory(run: Run, new: Run, step: int) -> None:
+    """Refuse a run that holds nothing of which the new step's memory can be made."""
+    directory, kind = run.directory, new.manifest.memory_kind
     assert kind is not None
-    facts: Facts
     if run.manifest.memory_kind != kind:
         held = "no memory" if run.manifest.memory_kind is None else f"a memory of {run.manifest.memory_kind.name}"
         raise UserError(
             f"{directory.path}: its method keeps {held}, and {new.manifest.method.name} (as set) wants one of {kind.name}; {WITHOUT}"
         )
+    if not (directory.done(step, "bank") or directory.done(step - 1, "bank") or _has_data(run)):
+        raise UserError(f"{directory.path}: holds no memory of its classes, and its data set is not there; {WITHOUT}")
+
+
+def _take_memory(run: Run, new: Run, step: int, say: Say) -> None:
+    """The memory of the new step, made from what the run holds."""
+    directory, path, kind = run.directory, new.directory.bank(step), new.manifest.memory_kind
+    assert kind is not None
+    facts: Facts
     if directory.done(step, "bank"):
         source, facts = directory.bank(step), directory.steps[step]["bank"].facts
     elif _has_data(run):
@@ -119,12 +128,10 @@ def _take_memory(run: Run, new: Run, step: int, say: Say) -> None:
         facts = memory_kind(kind.name).prepare(material_of(run, step - 1))(path, {"step": step, "recipe": "extended"})
         new.directory.record(step, "bank", path, **facts)
         return
-    elif directory.done(step - 1, "bank"):
+    else:
         source, facts = directory.bank(step - 1), directory.steps[step - 1]["bank"].facts
         names = ", ".join(run.class_name(class_id) for class_id in run.schedule.new(step - 1))
         say(f"step {step}: the memory of step {step - 1} is all there is; it holds nothing of {names}")
-    else:
-        raise UserError(f"{directory.path}: holds no memory of its classes, and its data set is not there; {WITHOUT}")
     with source.open("rb") as file, atomic_write(path) as copy:
         shutil.copyfileobj(file, copy)
     new.directory.record(step, "bank", path, **facts, taken_from=str(source))
