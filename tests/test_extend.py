@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,14 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def new_images(tmp_path: Path) -> Path:
     return draw(tmp_path / "new", LATER)
+
+
+def command_line(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """Run the command in this process; its exit code."""
+    monkeypatch.setattr(sys, "argv", ["eir", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    return int(end.value.code or 0)
 
 
 def files(run: Path) -> dict[str, bytes]:
@@ -150,12 +159,7 @@ def test_what_cannot_be_extended(old: Path, new_images: Path, tmp_path: Path) ->
 def test_the_command(
     old: Path, new_images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    def eir(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["eir", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0)
-
+    eir = partial(command_line, monkeypatch)
     command = ["extend", str(old), "--data", str(new_images), "--classes", "fox, owl", "--set", "train.iterations=3"]
     assert eir(*command, "--json") == 0
     printed = capfd.readouterr()
@@ -195,12 +199,7 @@ def test_torchvision_s_network_learns_a_new_class(
 ) -> None:
     """Its 21 classes, in its own naming, without a data set; then a class that it does not know, and nothing to replay."""
 
-    def eir(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["eir", *arguments])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return int(end.value.code or 0)
-
+    eir = partial(command_line, monkeypatch)
     network = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21)
     torch.save(network.state_dict(), tmp_path / "deeplab.pth")
     (tmp_path / "voc.yaml").write_text(
