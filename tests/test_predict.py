@@ -118,6 +118,7 @@ def test_images_are_found_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Path(name).parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (4, 4)).save(name) if not name.endswith("txt") else Path(name).write_text("no image")
     assert [photo.name for photo in find_photos(["a", "c/2.JPG", "a/1.jpg"])] == ["1", "b/1.jpg", "b/1.png", "2"]
+    assert [photo.name for photo in find_photos(["a/1.jpg", "a/b/1.jpg", "c/2.JPG"])] == ["a/1.jpg", "b/1.jpg", "2"]
     with pytest.raises(UserError, match=r"none: no such image, folder or pattern"):
         find_photos(["none"])
     (tmp_path / "empty").mkdir()

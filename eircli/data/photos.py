@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,24 +33,23 @@ class Photo:
 def find_photos(targets: Sequence[str]) -> list[Photo]:
     """The images that files, folders (with all below them) and patterns name, each once, in order.
 
-    An image is named by its path below the folder it was found in, without its ending, or with it where two would be the same.
+    An image is named by its path below the folder it was found in, without its ending; where two would be the same, with it, then
+    with as many of the folders above as tell them apart.
 
     Raises:
-        UserError: a target that names no image, or two images of one name.
+        UserError: a target that names no image.
     """
-    found: dict[Path, str] = {}
+    found: dict[Path, Path] = {}
     for target in targets:
         for path, below in _expand(target):
-            found.setdefault(path.resolve(), below.with_suffix("").as_posix())
-    names = list(found.values())
-    twice = {name for name in names if names.count(name) > 1}
-    photos = [Photo(path, name + path.suffix if name in twice else name) for path, name in found.items()]
-    seen: dict[str, Path] = {}
-    for photo in photos:
-        if other := seen.get(photo.name):
-            raise UserError(f"{photo.path} and {other} would be written under one name; predict them one after the other")
-        seen[photo.name] = photo.path
-    return photos
+            found.setdefault(path.resolve(), below)
+    names = {path: below.with_suffix("").as_posix() for path, below in found.items()}
+    above = 0
+    while twice := [path for path in names if Counter(names.values())[names[path]] > 1]:
+        for path in twice:
+            names[path] = Path(*path.parts[-len(found[path].parts) - above :]).as_posix()
+        above += 1
+    return [Photo(path, name) for path, name in names.items()]
 
 
 def _expand(target: str) -> list[tuple[Path, Path]]:
