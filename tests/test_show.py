@@ -28,7 +28,7 @@ def test_every_exemplar_is_drawn_with_the_rim_of_its_object(settings: list[str],
     assert isinstance(kind, ExemplarKind)
     for class_id, places in bank.classes.items():
         for position in places:
-            shown = kind.shown(bank.path, position)
+            shown = kind.shown(bank.path).load(position)
             assert shown.image.shape == (*shown.label.shape, 3)
             assert int((shown.label == class_id).sum()) == bank.record(position).area
     path = tmp_path / "sheet.png"

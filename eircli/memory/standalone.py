@@ -9,6 +9,9 @@ import numpy as np
 from eircli.common.types import BACKGROUND, Colour, InstanceMap, Sample, SampleSource, UInt8Array
 from eircli.memory.bank import Bank
 
+CLASS_IDS: UInt8Array = np.arange(256, dtype=np.uint8)
+"""The table of samples whose labels are to hold class ids."""
+
 
 class LabelledImages(SampleSource, Protocol):
     """A step's training images, labels holding channels."""
@@ -43,6 +46,14 @@ class BankSamples:
 
     def __len__(self) -> int:
         return len(self.bank)
+
+
+class CutOuts(BankSamples):
+    """Each instance as it is stored, in its box, labelled inside its mask."""
+
+    def load(self, index: int) -> Sample:
+        instance = self.bank.load(index)
+        return Sample(instance.image, np.where(instance.mask, self.table[instance.class_id], np.uint8(BACKGROUND)))
 
 
 class StandaloneInstances(BankSamples):

@@ -38,7 +38,7 @@ def draw_memory(run: Run, step: int, most: int, path: Path) -> int:
         raise UserError(
             f"{file}: this kind of memory keeps numbers alone, nothing to look at; see eir build-memory {run.directory.path} --step {step}"
         )
-    bank = Bank(file)
+    bank, shown = Bank(file), kind.shown(file)
     rows = [(run.class_name(class_id), places) for class_id, places in bank.classes.items()]
     widest = max(min(most, len(places)) for _, places in rows)
     sheet = Image.new("RGB", (NAME + widest * (TILE + GAP) + GAP, len(rows) * (TILE + 2 * LINE + GAP) + GAP), "white")
@@ -48,7 +48,7 @@ def draw_memory(run: Run, step: int, most: int, path: Path) -> int:
         pen.multiline_text((GAP, top), f"{name}\n{len(places)} kept", "black", font)
         for column, position in enumerate(_some(places, most)):
             record, left = bank.record(position), NAME + column * (TILE + GAP)
-            tile = _outlined(kind.shown(file, position), record.class_id)
+            tile = _outlined(shown.load(position), record.class_id)
             sheet.paste(tile, (left + (TILE - tile.width) // 2, top + (TILE - tile.height) // 2))
             pen.text((left, top + TILE), _fitting(record.source, font), "black", font)
             pen.text((left, top + TILE + LINE), f"{record.area:,} px, {record.size:,} B", "dimgrey", font)

@@ -191,8 +191,7 @@ def _onnx(traced: torch.export.ExportedProgram, facts: dict[str, str]) -> tuple[
     )
     assert program is not None
     model = program.model_proto
-    for key, value in facts.items():
-        onnx.helper.set_model_props(model, {**{p.key: p.value for p in model.metadata_props}, key: value})
+    onnx.helper.set_model_props(model, {**{one.key: one.value for one in model.metadata_props}, **facts})
 
     def load(written: bytes) -> Runner:
         session = onnxruntime.InferenceSession(written, providers=["CPUExecutionProvider"])

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Subset
 from eircli.common.distributed import gather_shards, shard, world_size
 from eircli.common.errors import UserError
 from eircli.common.progress import track
-from eircli.common.types import Exemplar, Sample
+from eircli.common.types import Exemplar, SampleSource
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank, write_bank
 from eircli.memory.codecs import check_codec
@@ -40,8 +40,8 @@ class ExemplarKind(MemoryKind):
         """The exemplar that a candidate stands for."""
 
     @abstractmethod
-    def shown(self, path: Path, position: int) -> Sample:
-        """One exemplar of a bank as a picture uint8 [h, w, 3], and a label [h, w] with its class's id where its object is."""
+    def shown(self, path: Path) -> SampleSource:
+        """The exemplars of a bank as pictures uint8 [h, w, 3], with labels [h, w] that have a class's id where its object is."""
 
     def dedup_key(self, class_id: int, position: int, source: str) -> Hashable:
         """Identity of a candidate: of several with the same identity only one is kept. By default all differ."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from eircli.common.types import Colour, Exemplar, Sample, SampleSource, UInt8Array
+from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
 from eircli.memory.decoded import Instances, decode
 from eircli.memory.foveated import FoveatedBank, FoveatedSamples
 from eircli.memory.harvest import Candidate, cut_out_foveated
 from eircli.memory.kinds.base import Harvest
 from eircli.memory.kinds.exemplars import ObjectKind
-from eircli.memory.standalone import LabelledImages
+from eircli.memory.standalone import CLASS_IDS, LabelledImages
 
 
 class FoveatedMemory(ObjectKind):
@@ -26,8 +25,8 @@ class FoveatedMemory(ObjectKind):
         origin, known = harvest.origin(candidate), harvest.instances(candidate)
         return cut_out_foveated(sample, candidate, origin, settings.ring, settings.thumbnail, known)
 
-    def shown(self, path: Path, position: int) -> Sample:
-        return FoveatedSamples(FoveatedBank(path), np.arange(256, dtype=np.uint8)).load(position)
+    def shown(self, path: Path) -> SampleSource:
+        return FoveatedSamples(FoveatedBank(path), CLASS_IDS)
 
     def samples(self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None) -> SampleSource:
         return FoveatedSamples(FoveatedBank(path), table)

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from pathlib import Path
 
-from eircli.common.types import Colour, Exemplar, Sample, SampleSource, UInt8Array
+from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
 from eircli.config.manifest import Memory
 from eircli.memory.bank import Bank
 from eircli.memory.harvest import Candidate, image_candidates, store_image
 from eircli.memory.kinds.base import Harvest
 from eircli.memory.kinds.exemplars import ExemplarKind
-from eircli.memory.standalone import AnnotatedImages, LabelledImages, StoredImages
+from eircli.memory.standalone import CLASS_IDS, AnnotatedImages, LabelledImages, StoredImages
 
 
 class ImageMemory(ExemplarKind):
@@ -32,9 +32,8 @@ class ImageMemory(ExemplarKind):
         """The rarest class first: common ones share its images."""
         return dict(sorted(ranked.items(), key=lambda pair: len(pair[1])))
 
-    def shown(self, path: Path, position: int) -> Sample:
-        stored = Bank(path).load_image(position)
-        return Sample(stored.image, stored.label)
+    def shown(self, path: Path) -> SampleSource:
+        return StoredImages(Bank(path), CLASS_IDS)
 
     def samples(self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None) -> SampleSource:
         return StoredImages(Bank(path), table, current)

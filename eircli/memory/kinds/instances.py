@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from eircli.common.types import Colour, Exemplar, Sample, SampleSource, UInt8Array
+from eircli.common.types import Colour, Exemplar, SampleSource, UInt8Array
 from eircli.memory.bank import Bank
 from eircli.memory.decoded import Instances, decode
 from eircli.memory.harvest import Candidate, cut_out
 from eircli.memory.kinds.base import Harvest
 from eircli.memory.kinds.exemplars import ObjectKind
-from eircli.memory.standalone import LabelledImages, StandaloneInstances
+from eircli.memory.standalone import CLASS_IDS, CutOuts, LabelledImages, StandaloneInstances
 
 
 class InstanceMemory(ObjectKind):
@@ -25,9 +24,8 @@ class InstanceMemory(ObjectKind):
         sample, known = harvest.images.load(candidate.image), harvest.instances(candidate)
         return cut_out(sample, candidate, harvest.origin(candidate), harvest.canvas, known)
 
-    def shown(self, path: Path, position: int) -> Sample:
-        instance = Bank(path).load(position)
-        return Sample(instance.image, np.where(instance.mask, np.uint8(instance.class_id), np.uint8(0)))
+    def shown(self, path: Path) -> SampleSource:
+        return CutOuts(Bank(path), CLASS_IDS)
 
     def samples(self, path: Path, table: UInt8Array, canvas: Colour, current: LabelledImages | None = None) -> SampleSource:
         return StandaloneInstances(Bank(path), table, canvas)
